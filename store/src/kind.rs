@@ -1,0 +1,70 @@
+//! The kinds of record.
+
+use std::fmt;
+
+/// What a record is. Unknown numbers are carried, never dropped (I11).
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Kind(u8);
+
+impl Kind {
+    /// One edit by an agent; its natural key is its `id`.
+    pub const TRACE: Kind = Kind(1);
+    /// Whose lines a commit holds; its natural key is the commit.
+    pub const LEDGER: Kind = Kind(2);
+    /// Which traces a commit holds; its natural key is the commit.
+    pub const COMMIT_LINK: Kind = Kind(3);
+    /// An agent's session file at one moment; its natural key is the conversation.
+    pub const TRANSCRIPT: Kind = Kind(4);
+    /// Prose about a conversation; its natural key is the conversation and the time.
+    pub const SUMMARY: Kind = Kind(5);
+
+    /// The kinds that this version knows, in the order in which they are shown.
+    pub const KNOWN: [Kind; 5] =
+        [Kind::TRACE, Kind::LEDGER, Kind::COMMIT_LINK, Kind::TRANSCRIPT, Kind::SUMMARY];
+
+    /// The kind with this number, known or not.
+    pub const fn from_number(number: u8) -> Kind {
+        Kind(number)
+    }
+
+    /// The number that stands in an event.
+    pub const fn number(self) -> u8 {
+        self.0
+    }
+
+    /// The word that people and programs use.
+    pub fn name(self) -> &'static str {
+        match self {
+            Kind::TRACE => "trace",
+            Kind::LEDGER => "ledger",
+            Kind::COMMIT_LINK => "commit-link",
+            Kind::TRANSCRIPT => "transcript",
+            Kind::SUMMARY => "summary",
+            _ => "unknown",
+        }
+    }
+
+    /// The kind with this name, in singular or plural; `conversations` are transcripts.
+    pub fn parse(name: &str) -> Option<Kind> {
+        match name {
+            "trace" | "traces" => Some(Kind::TRACE),
+            "ledger" | "ledgers" => Some(Kind::LEDGER),
+            "commit-link" | "commit-links" => Some(Kind::COMMIT_LINK),
+            "transcript" | "transcripts" | "conversation" | "conversations" => Some(Kind::TRANSCRIPT),
+            "summary" | "summaries" => Some(Kind::SUMMARY),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl fmt::Debug for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Kind({} {})", self.0, self.name())
+    }
+}

@@ -1,0 +1,53 @@
+//! Data at rest: objects, events, segments and the index over them.
+//!
+//! ```text
+//! record ──► object ──► event ──► segment ──► index ──► store
+//! ```
+//!
+//! A *store* is a directory. What is in it is an append-only set of segments; each holds objects, named by the hash
+//! of their bytes, and events, chained by hash into one log per writer. Appending a batch to the open segment and
+//! syncing it is the only commit (I2); the redb index can be deleted at any time. The modules below stand in the
+//! order in which data passes them, and each uses only those above it.
+//!
+//! Deliberately absent: network, terminal, git, agents, async, hidden threads.
+
+// ground
+pub mod codec;
+pub mod env;
+pub mod error;
+pub mod id;
+pub mod kind;
+pub mod limits;
+pub mod lock;
+pub mod progress;
+#[cfg(feature = "sim")]
+pub mod switches;
+pub mod time;
+// the data path
+pub mod cache;
+pub mod event;
+pub mod frame;
+pub mod index;
+pub mod intake;
+pub mod json;
+pub mod layout;
+pub mod log;
+pub mod object;
+pub mod question;
+pub mod record;
+pub mod scan;
+pub mod segment;
+pub mod segments;
+pub mod seqs;
+pub mod store;
+pub mod table;
+pub mod writer;
+// care
+pub mod compact;
+pub mod verify;
+
+pub use error::{Error, ErrorKind, Result};
+pub use id::{EventId, ObjectId, SegmentId, Seq, WriterId};
+pub use kind::Kind;
+pub use store::Store;
+pub use time::Timestamp;

@@ -1,0 +1,657 @@
+//! Appending: one batch, one sync, one commit point (I2); sealing; recovery of the open segment.
+//!
+//! Every append takes the store's lock for one short batch, so any number of processes may append; each finds out
+//! under the lock what the others added. After a failed write or sync the log refuses until the store is opened
+//! anew (I9). Knows nothing of the index beyond what it hands over for it.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::codec::length_u32;
+use crate::env::{Env, File, Lock, LockMode};
+use crate::error::{Error, ErrorKind, Result};
+use crate::event::{Event, Fact, encode_events};
+use crate::frame::{Effort, Frame, FrameKey, FrameKind, Packer, Unpacker};
+use crate::id::{EventId, ObjectId, SegmentId, Seq};
+use crate::index::{Feed, OpenFeed, SegmentRow};
+use crate::limits::{
+    BATCH_BYTES_MAX, BATCH_EVENTS_MAX, FRAME_EVENTS_MAX, LOCK_WAIT_MICROS_MAX, SEGMENT_BYTES_TARGET,
+    SEGMENT_EVENTS_TARGET,
+};
+use crate::lock::lock;
+use crate::object::ObjectsFrame;
+use crate::scan::{Ending, Marks, Row, ScanStart, digest, offset_u32, scan};
+use crate::segment::{Commit, Contents, EventsPlace, HEADER_BYTES, LogTail, SegmentHeader, read_footer};
+use crate::segments::{open_path, sealed_path, segments_dir};
+use crate::table::{IdEntry, NameEntry};
+use crate::writer::{Tip, WriterKey, encode_tips};
+
+/// A record that is to become an event of the own log.
+#[derive(Clone, Debug)]
+pub struct Draft {
+    /// What the event says; the time of appending is set when it is appended.
+    pub fact: Fact,
+    /// Under what it is to be found.
+    pub marks: Marks,
+}
+
+/// An event of any log that came from elsewhere, checked.
+#[derive(Clone, Debug)]
+pub struct Received {
+    /// The event.
+    pub event: Event,
+    /// Its id.
+    pub id: EventId,
+    /// Under what it is to be found.
+    pub marks: Marks,
+}
+
+/// What is appended in one batch.
+#[derive(Clone, Debug, Default)]
+pub struct Prepared {
+    /// Objects, compressed.
+    pub frames: Vec<ObjectsFrame>,
+    /// New events of the own log.
+    pub drafts: Vec<Draft>,
+    /// Events of any log from elsewhere.
+    pub received: Vec<Received>,
+    /// Tips that came with them.
+    pub tips: Vec<Tip>,
+}
+
+impl Prepared {
+    /// Whether there is nothing to append.
+    pub fn is_empty(&self) -> bool {
+        self.frames.is_empty() && self.drafts.is_empty() && self.received.is_empty() && self.tips.is_empty()
+    }
+
+    /// Bytes that the objects take.
+    pub fn file_bytes(&self) -> u64 {
+        self.frames.iter().map(|objects| objects.frame.file_bytes()).sum()
+    }
+}
+
+/// Whether an object is in the open segment before the part that a log has read.
+pub type EarlierIds<'a> = dyn Fn(&[ObjectId]) -> Result<Vec<bool>> + 'a;
+
+/// The open segment as the writing process knows it.
+struct OpenSegment {
+    path: PathBuf,
+    file: Box<dyn File>,
+    header: SegmentHeader,
+    key: FrameKey,
+    /// Where this process started to read it; what lies before is in the index.
+    base: ScanStart,
+    contents: Contents,
+    /// Objects before the base, which `contents` does not list.
+    objects_before: u32,
+    ids: HashMap<ObjectId, (u32, u32)>,
+    end: u64,
+    batch: u64,
+    tail: LogTail,
+    /// Up to where the index has been handed what is here.
+    fed: FedMark,
+    rows: Vec<Row>,
+    tips: Vec<Tip>,
+    /// Whether all up to `end` is known to be durable.
+    durable: bool,
+}
+
+#[derive(Clone, Copy, Default)]
+struct FedMark {
+    end: u64,
+    events: u32,
+    ids: usize,
+    names: usize,
+    runs: usize,
+    events_frames: usize,
+}
+
+/// The appending side of one store in one process.
+pub struct Log {
+    env: Env,
+    store: PathBuf,
+    key: Arc<WriterKey>,
+    open: Option<OpenSegment>,
+    /// Feeds of segments that have been sealed and are still to be indexed.
+    sealed: Vec<([u8; 16], u64, Feed)>,
+    failed: bool,
+}
+
+/// What the index knows of the open segment, so that reading starts there.
+pub type Checkpoint<'a> = Option<&'a SegmentRow>;
+
+impl Log {
+    /// Starts with nothing read.
+    pub fn new(env: &Env, store: &Path, key: Arc<WriterKey>) -> Log {
+        Log { env: env.clone(), store: store.to_owned(), key, open: None, sealed: Vec::new(), failed: false }
+    }
+
+    fn lock(&self) -> Result<Box<dyn Lock>> {
+        lock(&self.env, &self.store.join("lock"), LockMode::Exclusive, LOCK_WAIT_MICROS_MAX)
+    }
+
+    /// Appends a batch and makes it durable; returns the ids of the own events that it made. Drafts whose record is
+    /// already in the open segment are dropped. `tail_before` gives the own tail where there is no open segment.
+    pub fn append(
+        &mut self,
+        prepared: Prepared,
+        checkpoint: Checkpoint<'_>,
+        earlier: &EarlierIds<'_>,
+        tail_before: &dyn Fn() -> Result<LogTail>,
+    ) -> Result<Vec<EventId>> {
+        self.refuse_after_failure()?;
+        let _lock = self.lock()?;
+        self.refresh(checkpoint, tail_before)?;
+        let result = self.append_locked(prepared, earlier);
+        if result.is_err() {
+            self.failed = true;
+            self.open = None;
+        }
+        let ids = result?;
+        let open = self.open.as_ref().expect("appending leaves the segment open");
+        if open.end >= SEGMENT_BYTES_TARGET || open.contents.events >= SEGMENT_EVENTS_TARGET {
+            self.seal_locked().inspect_err(|_| self.failed = true)?;
+        }
+        Ok(ids)
+    }
+
+    fn refuse_after_failure(&self) -> Result<()> {
+        if self.failed {
+            return Err(Error::new(
+                ErrorKind::Failed,
+                "cannot append: an earlier write to this store failed; open it anew",
+            ));
+        }
+        Ok(())
+    }
+
+    fn append_locked(&mut self, prepared: Prepared, earlier: &EarlierIds<'_>) -> Result<Vec<EventId>> {
+        let now = self.env.clock.now();
+        let writer = self.key.id();
+        let open = self.open.as_mut().expect("refreshed under the lock");
+        if !open.durable {
+            open.sync()?;
+        }
+        if open.tail.writer != writer {
+            open.tail = LogTail::empty(writer);
+        }
+        let mut tail = open.tail;
+        let drafts = fresh(prepared.drafts, open, earlier)?;
+        assert!(drafts.len() + prepared.received.len() <= BATCH_EVENTS_MAX, "I10: batches are bounded");
+        let mut events: Vec<Received> = Vec::with_capacity(drafts.len() + prepared.received.len());
+        for draft in drafts {
+            let seq = Seq::new(tail.seq + 1).expect("one more than a count is not zero");
+            let fact = Fact { appended: now, ..draft.fact };
+            let event = Event { writer, seq, previous: tail.event, fact };
+            let id = event.id();
+            tail = LogTail { writer, seq: seq.get(), event: id };
+            events.push(Received { event, id, marks: draft.marks });
+        }
+        let own = events.iter().map(|event| event.id).collect();
+        // Own events that come back from a remote (after a loss here) move the tail forward too.
+        for received in &prepared.received {
+            if received.event.writer == writer && received.event.seq.get() > tail.seq {
+                tail = LogTail { writer, seq: received.event.seq.get(), event: received.id };
+            }
+        }
+        events.extend(prepared.received);
+        if prepared.frames.is_empty() && events.is_empty() && prepared.tips.is_empty() {
+            return Ok(own);
+        }
+        open.write_batch(prepared.frames, events, prepared.tips, tail, now)?;
+        Ok(own)
+    }
+
+    /// Finds out what other processes did, recovers what a dead one left, and makes a segment where there is none.
+    fn refresh(
+        &mut self,
+        checkpoint: Checkpoint<'_>,
+        tail_before: &dyn Fn() -> Result<LogTail>,
+    ) -> Result<()> {
+        if let Some(open) = &mut self.open {
+            let length = match self.env.fs.metadata(&open.path) {
+                Ok(metadata) => metadata.bytes,
+                // Sealed by another process.
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => 0,
+                Err(error) => return Err(Error::io("cannot look at the open segment", error)),
+            };
+            if length == open.end {
+                return Ok(());
+            }
+            self.open = None;
+        }
+        let dir = segments_dir(&self.store);
+        let doing = |error| Error::io(format!("cannot list segments in `{}`", dir.display()), error);
+        let found = self.env.fs.list(&dir).map_err(doing)?.into_iter().find(|entry| {
+            entry.name.to_str().is_some_and(|name| name.starts_with("open-") && name.ends_with(".seg"))
+        });
+        match found {
+            Some(entry) => {
+                self.open = self.recover(&dir.join(entry.name), checkpoint)?;
+                if self.open.is_none() {
+                    return self.refresh(None, tail_before);
+                }
+                Ok(())
+            }
+            None => {
+                let tail = tail_before()?;
+                self.open = Some(self.create(tail)?);
+                Ok(())
+            }
+        }
+    }
+
+    /// Reads an open segment; cuts what was never acknowledged; finishes a sealing that was cut short (then there is
+    /// no open segment left).
+    fn recover(&self, path: &Path, checkpoint: Checkpoint<'_>) -> Result<Option<OpenSegment>> {
+        let doing = || format!("cannot recover segment `{}`", path.display());
+        let file = self.env.fs.open_write(path).map_err(|error| Error::io(doing(), error))?;
+        let header = SegmentHeader::read(file.as_ref()).map_err(|error| error.context(doing()))?;
+        let key = FrameKey::new(&header.nonce);
+        let bytes = file.len().map_err(|error| Error::io(doing(), error))?;
+        if read_footer(file.as_ref(), &key, bytes).map_err(|error| error.context(doing()))?.is_some() {
+            file.sync().map_err(|error| Error::io(doing(), error))?;
+            self.name_sealed(path, file.as_ref(), bytes)?;
+            return Ok(None);
+        }
+        let whole = ScanStart { offset: HEADER_BYTES as u64, batch: 0, tail: header.tail, events: 0 };
+        let start_of = |row: &SegmentRow| ScanStart {
+            offset: row.end,
+            batch: row.batch,
+            tail: row.tail,
+            events: row.events,
+        };
+        let checkpoint = checkpoint.filter(|row| {
+            row.nonce == header.nonce
+                && row.batch > 0
+                && checkpoint_holds(file.as_ref(), &key, &start_of(row))
+        });
+        let base = checkpoint.map_or(whole, start_of);
+        let mut open = OpenSegment {
+            path: path.to_owned(),
+            file,
+            header,
+            key,
+            base,
+            contents: Contents {
+                events: base.events,
+                raw_bytes: checkpoint.map_or(0, |row| row.raw_bytes),
+                kinds: checkpoint.map_or_else(Default::default, |row| row.kinds.clone()),
+                ..Contents::default()
+            },
+            objects_before: checkpoint.map_or(0, |row| row.objects),
+            ids: HashMap::new(),
+            end: base.offset,
+            batch: base.batch,
+            tail: base.tail,
+            fed: FedMark { end: base.offset, events: base.events, ..FedMark::default() },
+            rows: Vec::new(),
+            tips: Vec::new(),
+            durable: false,
+        };
+        open.read(doing)?;
+        Ok(Some(open))
+    }
+
+    fn create(&self, tail: LogTail) -> Result<OpenSegment> {
+        let mut nonce = [0; 16];
+        self.env.entropy.fill(&mut nonce);
+        let header = SegmentHeader { nonce, created: self.env.clock.now(), tail };
+        let path = open_path(&self.store, &nonce);
+        let aside = self.store.join("tmp").join(format!("segment-{}", crate::id::encode_hex(&nonce)));
+        let doing = |error| Error::io(format!("cannot create segment `{}`", path.display()), error);
+        let fs = &self.env.fs;
+        let file = fs.create(&aside, true).map_err(doing)?;
+        file.write_all_at(&header.encode(), 0).map_err(doing)?;
+        file.sync().map_err(doing)?;
+        fs.rename(&aside, &path).map_err(doing)?;
+        self.sync_segments_dir()?;
+        let base = ScanStart { offset: HEADER_BYTES as u64, batch: 0, tail, events: 0 };
+        Ok(OpenSegment {
+            path,
+            file,
+            key: FrameKey::new(&nonce),
+            header,
+            base,
+            contents: Contents::default(),
+            objects_before: 0,
+            ids: HashMap::new(),
+            end: base.offset,
+            batch: 0,
+            tail,
+            fed: FedMark { end: base.offset, ..FedMark::default() },
+            rows: Vec::new(),
+            tips: Vec::new(),
+            durable: true,
+        })
+    }
+
+    fn sync_segments_dir(&self) -> Result<()> {
+        #[cfg(feature = "sim")]
+        if crate::switches::planted(crate::switches::Fault::SkipDirSync) {
+            return Ok(());
+        }
+        let dir = segments_dir(&self.store);
+        self.env
+            .fs
+            .sync_dir(&dir)
+            .map_err(|error| Error::io(format!("cannot sync `{}`", dir.display()), error))
+    }
+
+    /// Seals the open segment, if it holds anything.
+    pub fn seal(&mut self, checkpoint: Checkpoint<'_>) -> Result<()> {
+        self.refuse_after_failure()?;
+        let _lock = self.lock()?;
+        let none = || Err(Error::new(ErrorKind::NotFound, "there is no open segment"));
+        match self.refresh(checkpoint, &none) {
+            Ok(()) => {}
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+            Err(error) => return Err(error),
+        }
+        if self.open.as_ref().is_some_and(|open| open.batch > 0) {
+            self.seal_locked().inspect_err(|_| self.failed = true)?;
+        }
+        Ok(())
+    }
+
+    fn seal_locked(&mut self) -> Result<()> {
+        let mut open = self.open.take().expect("there is an open segment to seal");
+        if !open.durable {
+            open.sync()?;
+        }
+        if open.base.offset != HEADER_BYTES as u64 {
+            // What lies before was taken on the index's word; the footer must not be.
+            let fed = open.fed;
+            open = self.recover(&open.path, None)?.expect("a segment without a footer is read");
+            open.sync()?;
+            open.rows.retain(|row| row.event >= fed.events);
+            open.fed.end = fed.end;
+        }
+        let doing = |error| Error::io(format!("cannot seal segment `{}`", open.path.display()), error);
+        let footer = open.contents.footer(&open.key, open.end);
+        open.file.write_all_at(&footer, open.end).map_err(doing)?;
+        open.file.sync().map_err(doing)?;
+        let bytes = open.end + footer.len() as u64;
+        let id = self.name_sealed(&open.path, open.file.as_ref(), bytes)?;
+        let from = open.fed.end;
+        self.sealed.push((open.header.nonce, from, open.feed(Some(id))));
+        Ok(())
+    }
+
+    /// Gives a file that ends in a footer its name.
+    fn name_sealed(&self, path: &Path, file: &dyn File, bytes: u64) -> Result<SegmentId> {
+        let id = hash_file(file, bytes)?;
+        let sealed = sealed_path(&self.store, &id);
+        let doing = |error| Error::io(format!("cannot name segment `{}`", sealed.display()), error);
+        self.env.fs.rename(path, &sealed).map_err(doing)?;
+        self.sync_segments_dir()?;
+        Ok(id)
+    }
+
+    /// Makes sure that all that can be read of the open segment is durable, so that it may leave (I6).
+    pub fn settle(&mut self, checkpoint: Checkpoint<'_>) -> Result<()> {
+        self.refuse_after_failure()?;
+        let _lock = self.lock()?;
+        let none = || Err(Error::new(ErrorKind::NotFound, "there is no open segment"));
+        match self.refresh(checkpoint, &none) {
+            Ok(()) => {}
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+            Err(error) => return Err(error),
+        }
+        let open = self.open.as_mut().expect("refreshed under the lock");
+        if !open.durable {
+            open.sync().inspect_err(|_| self.failed = true)?;
+        }
+        Ok(())
+    }
+
+    /// Whether the open segment, as far as this process has read it, holds an object.
+    pub fn find_open(&self, id: &ObjectId) -> Option<(Arc<Path>, IdEntry)> {
+        let open = self.open.as_ref()?;
+        let (frame, slot) = *open.ids.get(id)?;
+        Some((Arc::from(open.path.as_path()), IdEntry { id: *id, frame, slot }))
+    }
+
+    /// Whether the open segment, as far as this process has read it, holds an object.
+    pub fn holds(&self, id: &ObjectId) -> bool {
+        self.open.as_ref().is_some_and(|open| open.ids.contains_key(id))
+    }
+
+    /// How many sealed segments wait to be indexed.
+    pub fn sealed_waiting(&self) -> usize {
+        self.sealed.len()
+    }
+
+    /// Takes what the index has not been handed yet: each with the nonce of its segment and where it starts.
+    pub fn take_feeds(&mut self) -> Vec<([u8; 16], u64, Feed)> {
+        let mut feeds = std::mem::take(&mut self.sealed);
+        if let Some(open) = &mut self.open {
+            if open.fed.end < open.end {
+                let from = open.fed.end;
+                feeds.push((open.header.nonce, from, open.feed(None)));
+            }
+        }
+        feeds
+    }
+
+    /// Takes only the feeds of segments that have been sealed.
+    pub fn take_sealed_feeds(&mut self) -> Vec<([u8; 16], u64, Feed)> {
+        std::mem::take(&mut self.sealed)
+    }
+}
+
+/// Whether the commit that a checkpoint stands on is really there.
+fn checkpoint_holds(file: &dyn File, key: &FrameKey, start: &ScanStart) -> bool {
+    let Some(at) = start.offset.checked_sub(Commit::FILE_BYTES) else { return false };
+    let Ok(frame) = crate::segment::read_frame(file, key, at) else { return false };
+    frame.kind == FrameKind::Commit
+        && Commit::decode(&frame.stored).is_ok_and(|commit| {
+            commit.batch == start.batch && commit.tail == start.tail && commit.events == start.events
+        })
+}
+
+/// The BLAKE3 of a file, which names a sealed segment.
+pub fn hash_file(file: &dyn File, bytes: u64) -> Result<SegmentId> {
+    let mut hasher = blake3::Hasher::new();
+    let mut buffer = vec![0; 1 << 20];
+    let mut at = 0;
+    while at < bytes {
+        let length = usize::try_from(bytes - at).unwrap_or(usize::MAX).min(buffer.len());
+        file.read_exact_at(&mut buffer[..length], at)
+            .map_err(|error| Error::io("cannot hash a segment", error))?;
+        hasher.update(&buffer[..length]);
+        at += length as u64;
+    }
+    Ok(SegmentId::from_bytes(*hasher.finalize().as_bytes()))
+}
+
+/// The drafts whose records the open segment does not hold, each record once.
+fn fresh(drafts: Vec<Draft>, open: &OpenSegment, earlier: &EarlierIds<'_>) -> Result<Vec<Draft>> {
+    let mut seen = std::collections::HashSet::with_capacity(drafts.len());
+    let mut fresh: Vec<Draft> = drafts
+        .into_iter()
+        .filter(|draft| !open.ids.contains_key(&draft.fact.objects[0]) && seen.insert(draft.fact.objects[0]))
+        .collect();
+    if open.base.batch > 0 && !fresh.is_empty() {
+        let records: Vec<ObjectId> = fresh.iter().map(|draft| draft.fact.objects[0]).collect();
+        let mut held = earlier(&records)?.into_iter();
+        fresh.retain(|_| !held.next().expect("one answer for each question"));
+    }
+    Ok(fresh)
+}
+
+impl OpenSegment {
+    fn sync(&mut self) -> Result<()> {
+        #[cfg(feature = "sim")]
+        if crate::switches::planted(crate::switches::Fault::EarlyAck) {
+            self.durable = true;
+            return Ok(());
+        }
+        self.file
+            .sync()
+            .map_err(|error| Error::io(format!("cannot sync segment `{}`", self.path.display()), error))?;
+        self.durable = true;
+        Ok(())
+    }
+
+    /// Reads from the base to the end, and cuts what was never acknowledged.
+    fn read(&mut self, doing: impl Fn() -> String) -> Result<()> {
+        let mut unpacker = Unpacker::new();
+        let fetch = |_: &ObjectId| Err(Error::new(ErrorKind::NotFound, "not looked for here"));
+        let mut digests = Vec::new();
+        let scanned = scan(self.file.as_ref(), &self.key, self.base, &mut |batch| {
+            digests.push(digest(&batch, &mut unpacker, &fetch)?);
+            Ok(())
+        })
+        .map_err(|error| error.context(doing()))?;
+        if let Some(damage) = scanned.damage.into_iter().next() {
+            return Err(damage.error.context(doing()));
+        }
+        for digest in digests {
+            self.tips.extend(digest.tips.iter().copied());
+            for entry in &digest.ids {
+                self.ids.insert(entry.id, (entry.frame, entry.slot));
+            }
+            let rows = self.contents.absorb(digest);
+            self.rows.extend(rows);
+        }
+        self.end = scanned.end;
+        self.batch = scanned.batch;
+        self.tail = scanned.tail;
+        if scanned.ending != Ending::Clean {
+            self.file.set_len(self.end).map_err(|error| Error::io(doing(), error))?;
+            self.file.sync().map_err(|error| Error::io(doing(), error))?;
+        }
+        Ok(())
+    }
+
+    fn write_batch(
+        &mut self,
+        frames: Vec<ObjectsFrame>,
+        events: Vec<Received>,
+        tips: Vec<Tip>,
+        tail: LogTail,
+        now: crate::time::Timestamp,
+    ) -> Result<()> {
+        let mut out = Vec::new();
+        let start = self.end;
+        let at = |out: &Vec<u8>| start + out.len() as u64;
+        let mut added = Contents { events: self.contents.events, ..Contents::default() };
+        for objects in &frames {
+            let offset = offset_u32(at(&out));
+            added.objects_frames.push(offset);
+            added.raw_bytes += u64::from(objects.frame.raw_bytes);
+            added.ids.extend(objects.ids.iter().enumerate().map(|(slot, id)| IdEntry {
+                id: *id,
+                frame: offset,
+                slot: length_u32(slot),
+            }));
+            objects.frame.place(&self.key, u64::from(offset), &mut out);
+        }
+        let mut packer = Packer::new(Effort::FAST);
+        for part in events.chunks(FRAME_EVENTS_MAX) {
+            let (plain, ids): (Vec<Event>, Vec<EventId>) =
+                part.iter().map(|received| (received.event.clone(), received.id)).unzip();
+            let frame = packer.frame(FrameKind::Events, encode_events(&plain, &ids));
+            let offset = offset_u32(at(&out));
+            let first_event = added.events_frames.last().map_or(added.events, |_| {
+                added.events + length_u32(added.events_frames.len() * FRAME_EVENTS_MAX)
+            });
+            added.events_frames.push(EventsPlace { first_event, offset });
+            frame.place(&self.key, u64::from(offset), &mut out);
+        }
+        if !tips.is_empty() {
+            let offset = offset_u32(at(&out));
+            added.tips_frames.push(offset);
+            Frame::plain(FrameKind::Tips, encode_tips(&tips)).place(&self.key, u64::from(offset), &mut out);
+        }
+        let total = self.contents.events + length_u32(events.len());
+        let commit = Commit { batch: self.batch + 1, tail, events: total, appended: now };
+        let commit_at = at(&out);
+        commit.frame().place(&self.key, commit_at, &mut out);
+        assert!(out.len() as u64 <= BATCH_BYTES_MAX, "I10: batches are bounded before they are written");
+        self.durable = false;
+        self.file.write_all_at(&out, start).map_err(|error| {
+            Error::io(format!("cannot append to segment `{}`", self.path.display()), error)
+        })?;
+        self.sync()?;
+        self.take_in(added, events, tips);
+        self.end = start + out.len() as u64;
+        self.batch = commit.batch;
+        self.tail = tail;
+        Ok(())
+    }
+
+    /// Notes what a written batch holds.
+    fn take_in(&mut self, added: Contents, events: Vec<Received>, tips: Vec<Tip>) {
+        for entry in &added.ids {
+            self.ids.entry(entry.id).or_insert((entry.frame, entry.slot));
+        }
+        let contents = &mut self.contents;
+        contents.raw_bytes += added.raw_bytes;
+        contents.ids.extend(added.ids);
+        contents.objects_frames.extend(added.objects_frames);
+        contents.events_frames.extend(added.events_frames);
+        contents.tips_frames.extend(added.tips_frames);
+        for received in events {
+            let number = contents.events;
+            let fact = &received.event.fact;
+            contents.names.extend(received.marks.names.iter().map(|(prefix, cites)| NameEntry {
+                prefix: *prefix,
+                event: number,
+                cites: *cites,
+            }));
+            self.rows.push(Row {
+                time: fact.time,
+                event: number,
+                kind: fact.kind,
+                terms: received.marks.terms,
+            });
+            contents.add_event(&received.event, received.id);
+        }
+        self.tips.extend(tips);
+    }
+
+    /// What the index has not been handed yet.
+    fn feed(&mut self, sealed: Option<SegmentId>) -> Feed {
+        let contents = &self.contents;
+        let fed = self.fed;
+        let open = sealed.is_none().then(|| OpenFeed {
+            ids: contents.ids[fed.ids..].to_vec(),
+            names: contents.names[fed.names..].to_vec(),
+            frames: contents.events_frames[fed.events_frames..].to_vec(),
+        });
+        // The last run may have grown since it was handed over, so it is handed over again.
+        let runs = match sealed {
+            Some(_) => contents.runs.clone(),
+            None => contents.runs[fed.runs.saturating_sub(1).min(contents.runs.len())..].to_vec(),
+        };
+        self.fed = FedMark {
+            end: self.end,
+            events: contents.events,
+            ids: contents.ids.len(),
+            names: contents.names.len(),
+            runs: contents.runs.len(),
+            events_frames: contents.events_frames.len(),
+        };
+        Feed {
+            row: SegmentRow {
+                nonce: self.header.nonce,
+                id: sealed,
+                end: self.end,
+                batch: self.batch,
+                events: contents.events,
+                objects: self.objects_before + length_u32(contents.ids.len()),
+                raw_bytes: contents.raw_bytes,
+                tail: self.tail,
+                kinds: contents.kinds.clone(),
+            },
+            rows: std::mem::take(&mut self.rows),
+            runs,
+            tips: std::mem::take(&mut self.tips),
+            open,
+        }
+    }
+}

@@ -1,0 +1,1 @@
+//! Builders and seeded data for the tests.
