@@ -116,7 +116,8 @@ fn small(count: usize) -> u16 {
     u16::try_from(count).expect("counts and keys are bounded by limits")
 }
 
-fn decode_time(decoder: &mut Decoder<'_>) -> Result<Timestamp> {
+/// Takes a time, which must have a text form: a clamped one would not encode to the same bytes.
+pub(crate) fn decode_time(decoder: &mut Decoder<'_>) -> Result<Timestamp> {
     let micros = decoder.i64()?;
     if !(Timestamp::MIN.micros()..=Timestamp::MAX.micros()).contains(&micros) {
         return Err(decoder.error("a time is out of range"));

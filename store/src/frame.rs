@@ -13,7 +13,8 @@
 //!
 //! The checksum is the first half of BLAKE3, keyed by the segment's nonce, over the frame's offset, the first 16
 //! header bytes and the stored bytes: a frame at another place, or from another segment, does not pass. It is over
-//! the stored bytes because a flipped bit in a zstd frame may decode to the same content.
+//! the stored bytes because a flipped bit in a zstd frame may decode to the same content. A compressed frame is exactly
+//! one zstd frame whose window is within the limit. Only objects, events, tips and the directory may be compressed.
 
 use crate::codec::{Decoder, Encoder, length_u32};
 use crate::error::{Error, ErrorKind, Result};
@@ -23,6 +24,7 @@ use crate::limits::{FRAME_RAW_BYTES_MAX, FRAME_STORED_BYTES_MAX, WINDOW_LOG_MAX}
 pub const FRAME_HEADER_BYTES: usize = 32;
 /// The first four bytes of every frame.
 pub const FRAME_MAGIC: [u8; 4] = *b"ATFR";
+const ZSTD_MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
 
 /// What a frame holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -72,6 +74,18 @@ impl FrameKind {
             FrameKind::Directory => 7,
             FrameKind::Trailer => 8,
             FrameKind::Filter => 9,
+        }
+    }
+
+    /// Whether frames of this kind are always stored as they are, so that one is read without decompressing.
+    pub fn is_plain(self) -> bool {
+        match self {
+            FrameKind::Commit
+            | FrameKind::Ids
+            | FrameKind::Names
+            | FrameKind::Filter
+            | FrameKind::Trailer => true,
+            FrameKind::Objects | FrameKind::Events | FrameKind::Tips | FrameKind::Directory => false,
         }
     }
 
@@ -148,8 +162,8 @@ impl Frame {
 /// A frame header that has been read and is within its limits; the checksum is still to be compared.
 #[derive(Clone, Copy, Debug)]
 pub struct FrameHeader {
-    /// What the frame holds.
-    pub kind: FrameKind,
+    /// The number of the kind, which may be of a newer format.
+    pub number: u8,
     /// Whether it is compressed.
     pub compressed: bool,
     /// Bytes that follow the header.
@@ -172,12 +186,6 @@ impl FrameHeader {
         let zero = decoder.u16()?;
         let stored_bytes = decoder.u32()?;
         let raw_bytes = decoder.u32()?;
-        let Some(kind) = FrameKind::from_number(kind) else {
-            return Err(Error::new(
-                ErrorKind::Unsupported,
-                format!("cannot decode frame header: kind {kind} is of a newer format"),
-            ));
-        };
         if codec > 1 || zero != 0 {
             return Err(decoder.error("reserved bits are set"));
         }
@@ -187,8 +195,11 @@ impl FrameHeader {
         if codec == 0 && stored_bytes != raw_bytes {
             return Err(decoder.error("an uncompressed frame has two lengths"));
         }
+        if codec == 1 && FrameKind::from_number(kind).is_some_and(FrameKind::is_plain) {
+            return Err(decoder.error("a frame of this kind cannot be compressed"));
+        }
         Ok(FrameHeader {
-            kind,
+            number: kind,
             compressed: codec == 1,
             stored_bytes,
             raw_bytes,
@@ -202,14 +213,24 @@ impl FrameHeader {
         FRAME_HEADER_BYTES as u64 + u64::from(self.stored_bytes)
     }
 
-    /// Compares the checksum and returns the frame.
+    /// Compares the checksum and returns the frame. Only then is an unknown kind believed to be of a newer format: before,
+    /// it may be a flipped bit.
     pub fn check(&self, key: &FrameKey, offset: u64, stored: Vec<u8>) -> Result<Frame> {
         if !skip_checks() && key.checksum(offset, &self.checked, &stored) != self.checksum {
             return Err(Error::corrupt(format!(
                 "frame at byte {offset}: the checksum does not fit its bytes"
             )));
         }
-        Ok(Frame { kind: self.kind, compressed: self.compressed, raw_bytes: self.raw_bytes, stored })
+        let Some(kind) = FrameKind::from_number(self.number) else {
+            return Err(Error::new(
+                ErrorKind::Unsupported,
+                format!(
+                    "frame at byte {offset}: its kind {} is of a newer format than this program reads",
+                    self.number
+                ),
+            ));
+        };
+        Ok(Frame { kind, compressed: self.compressed, raw_bytes: self.raw_bytes, stored })
     }
 }
 
@@ -302,6 +323,15 @@ impl Unpacker {
     /// Decompresses to exactly `raw_bytes`, which the caller has checked against its limit.
     pub fn unpack(&mut self, stored: &[u8], raw_bytes: usize) -> Result<Vec<u8>> {
         assert!(raw_bytes <= FRAME_RAW_BYTES_MAX, "I10: checked when the header was read");
+        // zstd keeps to its window limit only where it streams, and takes several frames for one.
+        let window = window_bytes(stored, raw_bytes)
+            .ok_or_else(|| Error::corrupt("cannot decompress a frame: expected exactly one zstd frame"))?;
+        if window > 1 << WINDOW_LOG_MAX {
+            return Err(Error::corrupt(format!(
+                "cannot decompress a frame: expected a window of at most {} bytes, found {window}",
+                1u64 << WINDOW_LOG_MAX
+            )));
+        }
         let raw = self
             .decompressor
             .decompress(stored, raw_bytes)
@@ -314,6 +344,21 @@ impl Unpacker {
         }
         Ok(raw)
     }
+}
+
+/// The window that a zstd frame asks its decoder for (RFC 8878, 3.1.1.1), if the frame is all there is.
+fn window_bytes(stored: &[u8], raw_bytes: usize) -> Option<u64> {
+    let whole = zstd::zstd_safe::find_frame_compressed_size(stored).ok()?;
+    if whole != stored.len() || !stored.starts_with(&ZSTD_MAGIC) {
+        return None;
+    }
+    if stored.get(4)? & 0x20 != 0 {
+        // In a single segment the window is the content.
+        return Some(raw_bytes as u64);
+    }
+    let window = *stored.get(5)?;
+    let base = 1u64 << (10 + (window >> 3));
+    Some(base + base / 8 * u64::from(window & 7))
 }
 
 impl Default for Unpacker {

@@ -32,6 +32,7 @@ pub mod intake;
 pub mod json;
 pub mod layout;
 pub mod log;
+pub mod build;
 pub mod object;
 pub mod question;
 pub mod record;

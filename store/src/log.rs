@@ -54,6 +54,8 @@ pub struct Prepared {
     pub frames: Vec<ObjectsFrame>,
     /// New events of the own log.
     pub drafts: Vec<Draft>,
+    /// Events of the own log about records that are here already, under a writer that must not go on.
+    pub reissued: Vec<Draft>,
     /// Events of any log from elsewhere.
     pub received: Vec<Received>,
     /// Tips that came with them.
@@ -63,7 +65,11 @@ pub struct Prepared {
 impl Prepared {
     /// Whether there is nothing to append.
     pub fn is_empty(&self) -> bool {
-        self.frames.is_empty() && self.drafts.is_empty() && self.received.is_empty() && self.tips.is_empty()
+        self.frames.is_empty()
+            && self.drafts.is_empty()
+            && self.reissued.is_empty()
+            && self.received.is_empty()
+            && self.tips.is_empty()
     }
 
     /// Bytes that the objects take.
@@ -178,7 +184,8 @@ impl Log {
             open.tail = LogTail::empty(writer);
         }
         let mut tail = open.tail;
-        let drafts = fresh(prepared.drafts, open, earlier)?;
+        let mut drafts = fresh(prepared.drafts, open, earlier)?;
+        drafts.extend(prepared.reissued);
         assert!(drafts.len() + prepared.received.len() <= BATCH_EVENTS_MAX, "I10: batches are bounded");
         let mut events: Vec<Received> = Vec::with_capacity(drafts.len() + prepared.received.len());
         for draft in drafts {
@@ -190,12 +197,9 @@ impl Log {
             events.push(Received { event, id, marks: draft.marks });
         }
         let own = events.iter().map(|event| event.id).collect();
-        // Own events that come back from a remote (after a loss here) move the tail forward too.
-        for received in &prepared.received {
-            if received.event.writer == writer && received.event.seq.get() > tail.seq {
-                tail = LogTail { writer, seq: received.event.seq.get(), event: received.id };
-            }
-        }
+        // Whoever receives own events from beyond the tail takes a new writer first.
+        let beyond = |received: &Received| received.event.writer == writer && received.event.seq.get() > tail.seq;
+        assert!(!prepared.received.iter().any(beyond), "I3: one log is written in one place");
         events.extend(prepared.received);
         if prepared.frames.is_empty() && events.is_empty() && prepared.tips.is_empty() {
             return Ok(own);

@@ -15,7 +15,7 @@
 //! | 32 | id: the hash of the whole object |
 //! | 8 | bytes of the whole object |
 //! | 4 | number of parts |
-//! | 32, 8 each | part: object id, bytes; a part may have a recipe itself, to a bounded depth |
+//! | 32, 8 each | part: object id, bytes, not zero; a part may have a recipe itself, to a bounded depth |
 
 use crate::codec::{Decoder, Encoder, length_u32};
 use crate::error::{Error, Result};
@@ -76,6 +76,10 @@ impl Recipe {
             sum = sum.saturating_add(part.bytes);
             if part.id == id {
                 return Err(decoder.error("it is a part of itself"));
+            }
+            if part.bytes == 0 {
+                // Recipes of nothing in recipes of nothing would take for ever to read.
+                return Err(decoder.error("a part is empty"));
             }
             parts.push(part);
         }
@@ -194,7 +198,8 @@ impl Objects {
             if form > FORM_RECIPE {
                 return Err(decoder.error("an object has an unknown form"));
             }
-            if form == FORM_PLAIN && bytes > CHUNK_BYTES_MAX || bytes > raw.len() {
+            // Compared with what is left, so that false lengths cannot add up to more than there is.
+            if form == FORM_PLAIN && bytes > CHUNK_BYTES_MAX || bytes > raw.len() - start {
                 return Err(decoder.error("an object is over its limit"));
             }
             entries.push((length_u32(start), form));

@@ -187,7 +187,7 @@ impl Fields<'_> {
         let count = self.paths.items.len() + self.cites.items.len() + usize::from(self.is.is_some());
         if count > RECORD_FACTS_MAX {
             return Err(Error::invalid(format!(
-                "cannot read {kind} `{key}`: expected at most {RECORD_FACTS_MAX} paths and names, found {count}"
+                "cannot read {kind} `{key}`: expected at most {RECORD_FACTS_MAX} paths and names, found at least {count}"
             )));
         }
         let parse = |text: Option<Cow<'_, str>>| text.and_then(|text| Timestamp::parse(&text));
@@ -219,6 +219,10 @@ impl<'a> Distinct<'a> {
     /// Adds a text that is there and not empty.
     fn add(&mut self, text: Option<Cow<'a, str>>) {
         let Some(text) = text.filter(|text| !text.is_empty()) else { return };
+        if self.items.len() > RECORD_FACTS_MAX {
+            // Too many already; the record is refused when all of it has been read.
+            return;
+        }
         if self.items.len() < Distinct::SCAN_ITEMS_MAX {
             if self.items.contains(&text) {
                 return;
@@ -843,7 +847,7 @@ mod tests {
         assert_eq!(read.paths.len() + read.names.len(), RECORD_FACTS_MAX);
         let found = RECORD_FACTS_MAX + 1;
         let message = format!(
-            "cannot read commit-link `x`: expected at most {RECORD_FACTS_MAX} paths and names, found {found}"
+            "cannot read commit-link `x`: expected at most {RECORD_FACTS_MAX} paths and names, found at least {found}"
         );
         check_refused(Kind::COMMIT_LINK, &link(RECORD_FACTS_MAX, 1), &message);
     }

@@ -1,7 +1,7 @@
 //! A segment: a file of frames, its header, its commits, and the footer that seals it.
 //!
 //! ```text
-//! header ▸ batch: objects… events… tips… commit ▸ batch ▸ … ▸ footer: id pages, name pages, directory, trailer
+//! header ▸ batch: objects… events… tips… commit ▸ batch ▸ … ▸ footer: id pages, name pages, filter, directory, trailer
 //! ```
 //!
 //! A sealed segment never changes. An open one grows by whole batches; what follows its last commit frame was never
@@ -13,6 +13,7 @@ use std::io;
 use crate::codec::{Decoder, Encoder, length_u32};
 use crate::env::File;
 use crate::error::{Error, ErrorKind, Result};
+use crate::event::decode_time;
 use crate::frame::{FRAME_HEADER_BYTES, Frame, FrameHeader, FrameKey, FrameKind, Packer, Unpacker};
 use crate::id::{EventId, ObjectId, Seq, WriterId};
 use crate::kind::Kind;
@@ -114,7 +115,7 @@ impl SegmentHeader {
         }
         Ok(SegmentHeader {
             nonce: decoder.array()?,
-            created: Timestamp::from_micros(decoder.i64()?),
+            created: decode_time(&mut decoder)?,
             tail: LogTail::decode(&mut decoder)?,
         })
     }
@@ -172,7 +173,7 @@ impl Commit {
         if decoder.u32()? != 0 || batch == 0 || events > SEGMENT_EVENTS_MAX {
             return Err(decoder.error("a field is out of range"));
         }
-        let appended = Timestamp::from_micros(decoder.i64()?);
+        let appended = decode_time(&mut decoder)?;
         decoder.finish()?;
         Ok(Commit { batch, tail, events, appended })
     }
@@ -342,7 +343,41 @@ impl Directory {
         directory.name_fences = decode_fences(decoder)?;
         directory.filter_at = decoder.u64()?;
         decoder.clone().finish()?;
+        directory.check_events()?;
         Ok(directory)
+    }
+
+    /// Checks that each event is in exactly one run, and that frames are in the order of their events.
+    fn check_events(&self) -> Result<()> {
+        let mut next = 0u32;
+        for run in &self.runs {
+            if run.first_event != next {
+                return Err(Error::corrupt("cannot decode segment directory: a run is out of order"));
+            }
+            next = next.saturating_add(run.count);
+        }
+        let frames_in_order =
+            self.events_frames.windows(2).all(|pair| pair[0].first_event <= pair[1].first_event);
+        if next != self.events || !frames_in_order {
+            return Err(Error::corrupt("cannot decode segment directory: its events do not add up"));
+        }
+        Ok(())
+    }
+
+    /// Checks that the tables and the filter stand before the directory, one after the other.
+    fn check_places(&self, directory_at: u64) -> Result<()> {
+        let fits = |start: u64, end: u64, pages: usize, page_bytes: usize| {
+            let most = (pages * page_bytes) as u64;
+            end.checked_sub(start)
+                .is_some_and(|bytes| bytes <= most && bytes >= most.saturating_sub(page_bytes as u64 - 1))
+        };
+        if !fits(self.ids_start, self.names_start, self.id_fences.len(), ID_PAGE_BYTES)
+            || !fits(self.names_start, self.filter_at, self.name_fences.len(), NAME_PAGE_BYTES)
+            || self.filter_at >= directory_at
+        {
+            return Err(Error::corrupt("the segment directory places its tables out of order"));
+        }
+        Ok(())
     }
 
     /// The events frame that holds an event, and the event's place in it.
@@ -494,20 +529,24 @@ pub fn read_footer(file: &dyn File, key: &FrameKey, file_bytes: u64) -> Result<O
     if file_bytes < HEADER_BYTES as u64 + trailer_bytes || file_bytes > SEGMENT_BYTES_MAX {
         return Ok(None);
     }
-    let Ok(frame) = read_frame(file, key, file_bytes - trailer_bytes) else { return Ok(None) };
-    if frame.kind != FrameKind::Trailer {
-        return Ok(None);
-    }
+    let frame = match read_frame(file, key, file_bytes - trailer_bytes) {
+        Ok(frame) if frame.kind == FrameKind::Trailer => frame,
+        // That it could not be read does not say that it is not there.
+        Err(error) if error.kind() == ErrorKind::Failed => return Err(error),
+        _ => return Ok(None),
+    };
     let mut decoder = Decoder::new("segment trailer", &frame.stored);
     let directory_at = decoder.u64()?;
+    if decoder.u64()? != 0 || directory_at >= file_bytes {
+        return Err(decoder.error("a field is out of range"));
+    }
+    decoder.finish()?;
     let frame = read_frame(file, key, directory_at)?;
     if frame.kind != FrameKind::Directory {
         return Err(Error::corrupt(format!("frame at byte {directory_at}: expected the directory")));
     }
     let directory = Directory::decode(&frame.into_raw(&mut Unpacker::new())?)?;
-    if directory.ids_start > directory.names_start || directory.names_start > directory_at {
-        return Err(Error::corrupt("the segment directory places its tables out of order"));
-    }
+    directory.check_places(directory_at)?;
     let start = directory.ids_start;
     Ok(Some(Footer { directory, start }))
 }

@@ -87,12 +87,15 @@ impl Sealed {
         let doing = || format!("cannot open segment `{}`", path.display());
         let file = env.fs.open(path).map_err(|error| Error::io(doing(), error))?;
         let bytes = file.len().map_err(|error| Error::io(doing(), error))?;
-        let header = SegmentHeader::read(file.as_ref()).map_err(|error| error.context(doing()))?;
+        Sealed::from_file(file, bytes, id).map_err(|error| error.context(doing()))
+    }
+
+    /// Takes a file as a sealed segment, wherever it lies.
+    pub fn from_file(file: Box<dyn File>, bytes: u64, id: SegmentId) -> Result<Sealed> {
+        let header = SegmentHeader::read(file.as_ref())?;
         let key = FrameKey::new(&header.nonce);
-        let footer = read_footer(file.as_ref(), &key, bytes).map_err(|error| error.context(doing()))?;
-        let Some(footer) = footer else {
-            return Err(Error::corrupt("the segment has no trailer").context(doing()));
-        };
+        let footer = read_footer(file.as_ref(), &key, bytes)?;
+        let Some(footer) = footer else { return Err(Error::corrupt("the segment has no trailer")) };
         Ok(Sealed { id, header, key, file, bytes, directory: footer.directory, filter: OnceLock::new() })
     }
 

@@ -137,9 +137,9 @@ impl EventSet {
         self.logs.get(writer).is_some_and(|set| set.contains(seq))
     }
 
-    /// How many events there are.
+    /// How many events there are, or the largest number where there cannot be so many.
     pub fn len(&self) -> u64 {
-        self.logs.values().map(SeqSet::len).sum()
+        self.logs.values().fold(0, |sum, set| sum.saturating_add(set.len()))
     }
 
     /// Whether there are none.

@@ -14,7 +14,7 @@ use crate::env::{Env, File, Lock, LockMode};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Event, decode_events};
 use crate::frame::{FrameKey, FrameKind, Unpacker};
-use crate::id::{EventId, ObjectId, WriterId};
+use crate::id::{EventId, ObjectId, SegmentId, WriterId};
 use crate::index::{Feed, Index, OpenFeed, SegmentRow};
 use crate::layout::{self, StoreId};
 use crate::limits::{OBJECT_BYTES_MAX, RECIPE_DEPTH_MAX, RECIPE_PARTS_MAX, UNINDEXED_EVENTS_MAX};
@@ -109,7 +109,7 @@ pub struct Store {
     env: Env,
     dir: PathBuf,
     id: StoreId,
-    key: Arc<WriterKey>,
+    key: RwLock<Arc<WriterKey>>,
     index: Index,
     log: Mutex<Log>,
     segments: RwLock<SegmentSet>,
@@ -134,7 +134,7 @@ impl Store {
             id,
             index: Index::new(env, dir),
             log: Mutex::new(Log::new(env, dir, Arc::clone(&key))),
-            key,
+            key: RwLock::new(key),
             segments: RwLock::new(SegmentSet::default()),
             cache: FrameCache::default(),
         };
@@ -160,12 +160,51 @@ impl Store {
 
     /// The own writer.
     pub fn writer(&self) -> WriterId {
-        self.key.id()
+        self.key().id()
     }
 
     /// The own writer's key.
-    pub fn key(&self) -> &WriterKey {
-        &self.key
+    pub fn key(&self) -> Arc<WriterKey> {
+        Arc::clone(&self.key.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Takes a new writer, because the log of the old one is written elsewhere too (I3). What is here of it stays.
+    pub fn renew_writer(&self) -> Result<WriterId> {
+        self.seal()?;
+        let mut log = self.log();
+        let key = Arc::new(layout::mint_writer(&self.env, &self.dir)?);
+        *log = Log::new(&self.env, &self.dir, Arc::clone(&key));
+        let id = key.id();
+        *self.key.write().unwrap_or_else(PoisonError::into_inner) = key;
+        Ok(id)
+    }
+
+    /// Gives a segment that was built or received in this store's directory its name; durable when this returns.
+    /// The caller has checked what is in it.
+    pub fn adopt(&self, path: &Path, id: &SegmentId) -> Result<()> {
+        let named = crate::segments::sealed_path(&self.dir, id);
+        let doing = |error| Error::io(format!("cannot name segment `{}`", named.display()), error);
+        self.env.fs.rename(path, &named).map_err(doing)?;
+        self.env.fs.sync_dir(&crate::segments::segments_dir(&self.dir)).map_err(doing)?;
+        self.refresh().map(|_| ())
+    }
+
+    /// Where the own log stands, durably or not.
+    pub fn tail(&self) -> Result<LogTail> {
+        let writer = self.writer();
+        let set = self.refresh()?;
+        let mut tail = LogTail::empty(writer);
+        if let Some(open) = &set.open {
+            let rows = self.index.read(|view| view.segments())?.unwrap_or_default();
+            let row = rows.into_values().find(|row| row.nonce == open.header.nonce);
+            let start = scan_start(open.header.tail, row.as_ref());
+            let scanned = scan(open.file.as_ref(), &open.key, start, &mut |_| Ok(()))?;
+            if scanned.tail.writer == writer {
+                tail = scanned.tail;
+            }
+        }
+        let sealed = self.tail_before()?;
+        Ok(if sealed.seq > tail.seq { sealed } else { tail })
     }
 
     /// The index.
@@ -259,7 +298,7 @@ impl Store {
 
     /// Where the own log stands according to the sealed segments.
     fn tail_before(&self) -> Result<LogTail> {
-        let writer = self.key.id();
+        let writer = self.writer();
         let set = self.refresh()?;
         if let Some(unreadable) = set.unreadable.first() {
             // A seq that was used must not be used again; which are used is not known.
@@ -406,6 +445,7 @@ impl Store {
         handle: &Handle,
         start: ScanStart,
     ) -> Result<(Contents, Vec<crate::scan::Row>, Vec<crate::writer::Tip>, ScanStart)> {
+
         let mut contents = Contents { events: start.events, ..Contents::default() };
         let (mut rows, mut tips, mut waiting) = (Vec::new(), Vec::new(), Vec::new());
         let mut end = start;
@@ -435,11 +475,20 @@ impl Store {
 
     /// Takes batches apart in parallel.
     pub fn digest_all(&self, batches: &[Batch]) -> Result<Vec<Digest>> {
-        let fetch = |id: &ObjectId| self.read(id);
-        batches
-            .par_iter()
-            .map_init(Unpacker::new, |unpacker, batch| digest(batch, unpacker, &fetch))
-            .collect()
+        self.digest_all_with(None, batches)
+    }
+
+    /// The same for batches of a segment that is not in the store yet.
+    pub fn digest_all_with(&self, extra: Option<&Arc<Sealed>>, batches: &[Batch]) -> Result<Vec<Digest>> {
+        let fetch = |id: &ObjectId| {
+            let mut bytes = Vec::new();
+            self.copy_with(extra, id, &mut |part| {
+                bytes.extend_from_slice(part);
+                Ok(())
+            })?;
+            Ok(bytes)
+        };
+        batches.par_iter().map_init(Unpacker::new, |unpacker, batch| digest(batch, unpacker, &fetch)).collect()
     }
 
     // ---- reading
@@ -601,12 +650,22 @@ impl Store {
 
     /// Hands an object over in parts, each verified before it is handed over; the whole is verified at the end.
     pub fn copy(&self, id: &ObjectId, sink: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<()> {
-        let (parts, bytes) = self.leaves(id)?;
+        self.copy_with(None, id, sink)
+    }
+
+    /// The same, where a segment that is not in the store yet is looked into first.
+    pub fn copy_with(
+        &self,
+        extra: Option<&Arc<Sealed>>,
+        id: &ObjectId,
+        sink: &mut dyn FnMut(&[u8]) -> Result<()>,
+    ) -> Result<()> {
+        let (parts, bytes) = self.leaves_with(extra, id)?;
         let single = parts.len() == 1 && parts[0].id == *id;
         let mut whole = blake3::Hasher::new();
         let mut sum = 0u64;
         for part in parts {
-            self.with_plain(&part.id, &mut |bytes| {
+            self.with_plain(extra, &part.id, &mut |bytes| {
                 if bytes.len() as u64 != part.bytes {
                     return Err(mismatch(id));
                 }
@@ -625,13 +684,29 @@ impl Store {
 
     /// The plain objects that an object is put together from, in order, and its length.
     pub fn leaves(&self, id: &ObjectId) -> Result<(Vec<Part>, u64)> {
+        self.leaves_with(None, id)
+    }
+
+    fn leaves_with(&self, extra: Option<&Arc<Sealed>>, id: &ObjectId) -> Result<(Vec<Part>, u64)> {
         let mut leaves = Vec::new();
-        let total = self.leaves_into(id, None, 0, &mut leaves)?;
+        let total = self.leaves_into(extra, id, None, 0, &mut leaves)?;
         Ok((leaves, total))
+    }
+
+    /// Finds an object, in a segment that is not in the store yet or in the store.
+    pub fn locate_with(&self, extra: Option<&Arc<Sealed>>, id: &ObjectId) -> Result<Option<Location>> {
+        if let Some(sealed) = extra {
+            if let Some(entry) = sealed.find(id)? {
+                let handle = Handle::Sealed(Arc::clone(sealed));
+                return Ok(Some(Location { handle, frame: entry.frame, slot: entry.slot }));
+            }
+        }
+        self.locate(id)
     }
 
     fn leaves_into(
         &self,
+        extra: Option<&Arc<Sealed>>,
         id: &ObjectId,
         bytes: Option<u64>,
         depth: usize,
@@ -640,7 +715,7 @@ impl Store {
         if depth > RECIPE_DEPTH_MAX {
             return Err(Error::corrupt(format!("the recipe of object `{}` is too deep", id.short())));
         }
-        let location = self.locate(id)?.ok_or_else(|| missing(id))?;
+        let location = self.locate_with(extra, id)?.ok_or_else(|| missing(id))?;
         let objects = self.objects(&location.handle, location.frame)?;
         let total = match objects.get(location.slot as usize)? {
             Stored::Plain(plain) => {
@@ -652,7 +727,7 @@ impl Store {
                     return Err(mismatch(id));
                 }
                 for part in &recipe.parts {
-                    self.leaves_into(&part.id, Some(part.bytes), depth + 1, leaves)?;
+                    self.leaves_into(extra, &part.id, Some(part.bytes), depth + 1, leaves)?;
                 }
                 recipe.bytes
             }
@@ -667,8 +742,13 @@ impl Store {
     }
 
     /// Hands a plain object's bytes over after comparing their hash.
-    fn with_plain(&self, id: &ObjectId, work: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<()> {
-        let location = self.locate(id)?.ok_or_else(|| missing(id))?;
+    fn with_plain(
+        &self,
+        extra: Option<&Arc<Sealed>>,
+        id: &ObjectId,
+        work: &mut dyn FnMut(&[u8]) -> Result<()>,
+    ) -> Result<()> {
+        let location = self.locate_with(extra, id)?.ok_or_else(|| missing(id))?;
         let objects = self.objects(&location.handle, location.frame)?;
         let Stored::Plain(bytes) = objects.get(location.slot as usize)? else { return Err(mismatch(id)) };
         if !checks_skipped() && ObjectId::of(bytes) != *id {

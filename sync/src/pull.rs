@@ -1,10 +1,26 @@
-//! Pull: what the remote's changed heads name is replayed here.
+//! Pull: what the remote's changed heads name is fetched, checked and taken in.
+//!
+//! A large segment that is new as a whole is kept as it is; of others the new events go to the open segment. Nothing
+//! is taken in before it has been checked, and repeating a pull changes nothing.
+
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use agent_trace_store::build::Builder;
+use agent_trace_store::log::Prepared;
 use agent_trace_store::progress::Progress;
-use agent_trace_store::{Kind, Result, Store, Timestamp};
+use agent_trace_store::segments::Sealed;
+use agent_trace_store::seqs::EventSet;
+use agent_trace_store::{Error, ErrorKind, EventId, Kind, ObjectId, Result, SegmentId, Store, Timestamp};
 
-use crate::remote::Remote;
+use crate::collect::{Source, collect};
+use crate::limits::ADOPT_BYTES_MIN;
+use crate::manifest::segment_key;
+use crate::receive::{Checked, Neighbours, Verdict, check, new_events};
+use crate::remote::{Remote, events_of, replay};
+use crate::state::{State, cache_dir};
+use crate::tables::remote_segment;
 
 /// What a pull takes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -26,18 +42,315 @@ pub struct PullReport {
     pub bytes: u64,
     /// Requests made of the remote.
     pub requests: u64,
-    /// Logs that have forked: both sides are kept.
+    /// Logs that have forked (both sides are kept), and heads that went back.
     pub forks: Vec<String>,
     /// What was refused, with reasons; the rest was taken.
     pub refused: Vec<String>,
+    /// Whether the store took a new writer, because events of its own log were written elsewhere.
+    pub new_writer: bool,
 }
 
 /// Pulls.
 pub fn pull(
-    _store: &Store,
-    _remote: &Remote,
-    _options: &PullOptions,
-    _progress: &dyn Progress,
+    store: &Store,
+    remote: &Remote,
+    options: &PullOptions,
+    progress: &dyn Progress,
 ) -> Result<PullReport> {
-    Ok(PullReport::default())
+    let Some(id) = remote.id() else {
+        let place = remote.transport().place();
+        return Err(Error::new(ErrorKind::NotFound, format!("there is no remote in `{place}` yet")));
+    };
+    let _busy = store.busy()?;
+    store.catch_up()?;
+    let mut state = remote.state(store)?;
+    let before = state.clone();
+    let replayed = replay(store, remote, &mut state)?;
+    let mut report = PullReport::default();
+    report.forks.extend(replayed.gone_back);
+    report.refused.extend(replayed.refused);
+    let mut held = store.held(&store.snapshot()?)?;
+    let wanted = wanted_segments(store, remote, &state, &held)?;
+    if options.dry_run {
+        for sealed in &wanted {
+            count_new(sealed, &held, options, &mut report)?;
+            held = held.union(&events_of(sealed));
+        }
+        report.requests = remote.transport().requests();
+        return Ok(report);
+    }
+    let mut puller = Puller {
+        store,
+        remote,
+        state: &state,
+        options,
+        inbox: cache_dir(store, &id)?.join("inbox"),
+        neighbours: Neighbours::of(store.index())?,
+        held,
+        report,
+    };
+    puller.take_all(wanted, progress)?;
+    let mut report = puller.report;
+    store.catch_up()?;
+    if state != before {
+        remote.remember(store, &state)?;
+    }
+    report.requests = remote.transport().requests();
+    Ok(report)
+}
+
+/// Live segments that hold events which are not here, by their footers.
+fn wanted_segments(store: &Store, remote: &Remote, state: &State, held: &EventSet) -> Result<Vec<Arc<Sealed>>> {
+    let Some(id) = remote.id() else { return Ok(Vec::new()) };
+    if state.has.minus(held).is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut wanted = Vec::new();
+    for (segment, bytes) in state.live_segments() {
+        let sealed = remote_segment(store, remote.transport(), &id, segment, *bytes)?;
+        if !events_of(&sealed).minus(held).is_empty() {
+            wanted.push(sealed);
+        }
+    }
+    wanted.sort_by_key(|sealed| (sealed.header.created, sealed.id));
+    Ok(wanted)
+}
+
+/// Counts without fetching; by kind only where a segment is new as a whole.
+fn count_new(sealed: &Arc<Sealed>, held: &EventSet, options: &PullOptions, report: &mut PullReport) -> Result<()> {
+    let events = events_of(sealed);
+    let new = events.minus(held).len();
+    if new == events.len() && options.since.is_none() {
+        for (kind, count) in &sealed.directory.kinds {
+            *report.taken.entry(*kind).or_default() += u64::from(*count);
+        }
+    } else {
+        *report.taken.entry(Kind::from_number(0)).or_default() += new;
+    }
+    report.segments += 1;
+    report.bytes += sealed.bytes;
+    Ok(())
+}
+
+struct Puller<'a> {
+    store: &'a Store,
+    remote: &'a Remote,
+    state: &'a State,
+    options: &'a PullOptions,
+    inbox: PathBuf,
+    neighbours: Neighbours,
+    held: EventSet,
+    report: PullReport,
+}
+
+impl Puller<'_> {
+    /// Takes segments in. One may need objects that another brings, so those that lack some are tried again.
+    fn take_all(&mut self, wanted: Vec<Arc<Sealed>>, progress: &dyn Progress) -> Result<()> {
+        progress.start("pulling", Some(wanted.iter().map(|sealed| sealed.bytes).sum()));
+        let mut waiting = wanted;
+        loop {
+            let count = waiting.len();
+            let mut incomplete: Vec<(Arc<Sealed>, ObjectId)> = Vec::new();
+            for sealed in waiting {
+                if let Some(missing) = self.take(&sealed, progress)? {
+                    incomplete.push((sealed, missing));
+                }
+            }
+            if incomplete.is_empty() || incomplete.len() == count {
+                for (sealed, missing) in incomplete {
+                    let key = segment_key(&sealed.id);
+                    let reason = format!("`{key}` needs object `{}`, which is nowhere", missing.short());
+                    self.report.refused.push(reason);
+                }
+                break;
+            }
+            waiting = incomplete.into_iter().map(|(sealed, _)| sealed).collect();
+        }
+        progress.finish();
+        clear(self.store, &self.inbox)
+    }
+
+    /// Takes one segment in, or says which object it lacks.
+    fn take(&mut self, listed: &Arc<Sealed>, progress: &dyn Progress) -> Result<Option<ObjectId>> {
+        let (path, sealed) = match self.fetch(listed, progress) {
+            Ok(fetched) => fetched,
+            Err(error) if error.kind() == ErrorKind::Corrupt => {
+                self.refuse(&listed.id, &error);
+                return Ok(None);
+            }
+            Err(error) => return Err(error),
+        };
+        let checked = match check(self.store, &sealed, &self.state.tips, &self.neighbours) {
+            Ok(Verdict::Good(checked)) => checked,
+            Ok(Verdict::Incomplete(missing)) => return Ok(Some(missing)),
+            Err(error) if matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::NotFound) => {
+                self.refuse(&sealed.id, &error);
+                return Ok(None);
+            }
+            Err(error) => return Err(error),
+        };
+        self.report.forks.extend(checked.forks.iter().cloned());
+        if !checked.unsigned.is_empty() {
+            let count = checked.unsigned.len();
+            let key = segment_key(&sealed.id);
+            self.report.refused.push(format!("`{key}`: {count} events that their writer has not signed"));
+        }
+        self.accept(&path, &checked)?;
+        Ok(None)
+    }
+
+    fn refuse(&mut self, id: &SegmentId, error: &Error) {
+        self.report.refused.push(format!("`{}`: {error}", segment_key(id)));
+    }
+
+    /// Copies a segment into the inbox, unless it lies there from a pull that was cut.
+    fn fetch(&mut self, listed: &Arc<Sealed>, progress: &dyn Progress) -> Result<(PathBuf, Arc<Sealed>)> {
+        let path = self.inbox.join(format!("{}.seg", listed.id));
+        let fs = &self.store.env().fs;
+        let doing = |error| Error::io(format!("cannot write `{}`", path.display()), error);
+        if fs.metadata(&path).is_ok() {
+            if let Ok(sealed) = Sealed::open(self.store.env(), &path, listed.id) {
+                progress.advance(sealed.bytes);
+                return Ok((path, Arc::new(sealed)));
+            }
+            fs.remove(&path).map_err(doing)?;
+        }
+        let source = self
+            .remote
+            .transport()
+            .open(&segment_key(&listed.id))?
+            .ok_or_else(|| Error::corrupt("the remote names it, but it is not there"))?;
+        let target = fs.create(&path, true).map_err(doing)?;
+        let mut buffer = vec![0; 1 << 20];
+        let mut at = 0;
+        while at < listed.bytes {
+            let length = usize::try_from(listed.bytes - at).unwrap_or(usize::MAX).min(buffer.len());
+            source
+                .read_exact_at(&mut buffer[..length], at)
+                .map_err(|error| Error::corrupt("it is shorter than its manifest says").with_source(error))?;
+            target.write_all_at(&buffer[..length], at).map_err(doing)?;
+            at += length as u64;
+            progress.advance(length as u64);
+        }
+        target.sync().map_err(doing)?;
+        self.report.segments += 1;
+        self.report.bytes += listed.bytes;
+        Ok((path.clone(), Arc::new(Sealed::open(self.store.env(), &path, listed.id)?)))
+    }
+
+    /// Makes the new events of a checked segment part of the store.
+    fn accept(&mut self, path: &Path, checked: &Checked) -> Result<()> {
+        let mut events = new_events(checked, &self.held);
+        // Both sides of a fork are kept: the side that is not here yet is new by its id.
+        if !checked.forks.is_empty() {
+            events = checked
+                .events
+                .iter()
+                .filter(|(event, _, number)| {
+                    let held = self.held.contains(&event.writer, event.seq);
+                    let forked = checked.forks.iter().any(|fork| fork.contains(&event.writer.short()));
+                    (!held || forked) && !checked.unsigned.contains(number)
+                })
+                .cloned()
+                .collect();
+        }
+        if let Some(since) = self.options.since {
+            events.retain(|(event, _, _)| event.fact.time >= since);
+        }
+        if events.is_empty() {
+            return Ok(());
+        }
+        self.give_way(&events)?;
+        let tips = self.tips_for(&events, checked);
+        let whole = events.len() == checked.events.len() && checked.footer_holds && checked.forks.is_empty();
+        if whole && checked.sealed.bytes >= ADOPT_BYTES_MIN {
+            // The signed tips first: without them the events would count as nobody's.
+            self.store.append(Prepared { tips, ..Prepared::default() })?;
+            self.store.adopt(path, &checked.sealed.id)?;
+        } else {
+            self.append(&events, checked, tips)?;
+        }
+        for (event, _, _) in &events {
+            *self.report.taken.entry(event.fact.kind).or_default() += 1;
+        }
+        let places = events.iter().map(|(event, _, _)| (event.writer, event.seq.get(), event.seq.get()));
+        self.held = self.held.union(&EventSet::from_ranges(places));
+        let mut contents = agent_trace_store::segment::Contents::default();
+        for (event, id, _) in &events {
+            contents.add_event(event, *id);
+        }
+        contents.runs.iter().for_each(|run| self.neighbours.add(run));
+        Ok(())
+    }
+
+    /// Takes a new writer where events of the own log come from elsewhere, beyond what is here (I3).
+    fn give_way(&mut self, events: &[(agent_trace_store::event::Event, EventId, u32)]) -> Result<()> {
+        let writer = self.store.writer();
+        if !events.iter().any(|(event, _, _)| event.writer == writer) {
+            return Ok(());
+        }
+        let tail = self.store.tail()?;
+        if events.iter().any(|(event, _, _)| event.writer == writer && event.seq.get() > tail.seq) {
+            self.store.renew_writer()?;
+            self.report.new_writer = true;
+        }
+        Ok(())
+    }
+
+    /// The newest tips of the logs that these events are in.
+    fn tips_for(
+        &self,
+        events: &[(agent_trace_store::event::Event, EventId, u32)],
+        checked: &Checked,
+    ) -> Vec<agent_trace_store::writer::Tip> {
+        let mut tips: BTreeMap<_, agent_trace_store::writer::Tip> = BTreeMap::new();
+        for tip in self.state.tips.values().chain(&checked.tips) {
+            let known = tips.entry(tip.writer).or_insert(*tip);
+            if tip.seq > known.seq {
+                *known = *tip;
+            }
+        }
+        let writers: std::collections::BTreeSet<_> = events.iter().map(|(event, _, _)| event.writer).collect();
+        tips.retain(|writer, _| writers.contains(writer));
+        tips.into_values().collect()
+    }
+
+    /// Takes part of a segment: into the open segment, or into one built for it where it is much.
+    fn append(
+        &mut self,
+        events: &[(agent_trace_store::event::Event, EventId, u32)],
+        checked: &Checked,
+        tips: Vec<agent_trace_store::writer::Tip>,
+    ) -> Result<()> {
+        let store = self.store;
+        let known = |id: &ObjectId| store.contains(id);
+        let source = Source::sealed(&checked.sealed);
+        let collected = collect(store, Some(&checked.sealed), &source, events.to_vec(), &known)?;
+        let bytes: u64 = collected.frames.iter().map(|frame| frame.frame.file_bytes()).sum();
+        let small = collected.events.len() <= agent_trace_store::limits::BATCH_EVENTS_MAX / 2;
+        if bytes < ADOPT_BYTES_MIN && small {
+            store.append(Prepared {
+                frames: collected.frames,
+                received: collected.events,
+                tips,
+                ..Prepared::default()
+            })?;
+            return Ok(());
+        }
+        let mut builder = Builder::new(store.env(), &self.inbox, store.tail()?)?;
+        builder.tips(&tips)?;
+        collected.frames.iter().try_for_each(|frame| builder.objects(frame))?;
+        builder.received(&collected.events)?;
+        let built = builder.finish()?;
+        store.adopt(&built.path, &built.id)
+    }
+}
+
+fn clear(store: &Store, dir: &Path) -> Result<()> {
+    let fs = &store.env().fs;
+    let doing = |error| Error::io(format!("cannot clear `{}`", dir.display()), error);
+    for entry in fs.list(dir).map_err(doing)? {
+        fs.remove(&dir.join(entry.name)).map_err(doing)?;
+    }
+    Ok(())
 }

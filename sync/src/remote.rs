@@ -1,37 +1,319 @@
-//! A remote: another store reached through a transport.
+//! A remote: where it lies, which one it is, and what stands there.
+//!
+//! Opening reads the `format` file; replaying reads the heads that changed, their new manifests and the footers of
+//! new segments, never the segments themselves.
+
+use std::collections::HashSet;
+use std::path::PathBuf;
+
 use agent_trace_store::env::Env;
-use agent_trace_store::{Result, Store};
+use agent_trace_store::id::{decode_hex, encode_hex};
+use agent_trace_store::segments::Sealed;
+use agent_trace_store::seqs::EventSet;
+use agent_trace_store::{Error, ErrorKind, Result, SegmentId, Store, WriterId};
+
+use crate::head::{Head, RemoteId, head_hash};
+use crate::limits::{FORMAT_BYTES_MAX, HEAD_BYTES_MAX, HEADS_MAX, MANIFEST_BYTES_MAX, MANIFEST_DEPTH_MAX};
+use crate::manifest::{Manifest, NO_MANIFEST, segment_key};
+use crate::state::{SeenHead, State};
+use crate::tables;
+use crate::transport::{Folder, Transport};
+
+const FORMAT_KEY: &str = "format";
+const FORMAT_FIRST: &str = "agent-trace remote 1";
 
 /// Where a remote lies.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Address {
     /// A folder, `file:///path`.
-    Folder(std::path::PathBuf),
+    Folder(PathBuf),
 }
 
 impl Address {
     /// Reads a URL.
     pub fn parse(url: &str) -> Result<Address> {
-        match url.strip_prefix("file://") {
-            Some(path) if path.starts_with('/') => Ok(Address::Folder(path.into())),
-            _ => Err(agent_trace_store::Error::invalid(format!(
-                "cannot read remote address `{url}`: expected `file:///path`"
-            ))),
+        let path = url.strip_prefix("file://").and_then(percent_decode);
+        match path {
+            Some(path) if path.starts_with('/') && !path.contains('\0') => Ok(Address::Folder(path.into())),
+            _ => Err(Error::invalid(format!("cannot read remote address `{url}`: expected `file:///path`"))),
+        }
+    }
+
+    /// The text under which the state of a remote at this address is remembered.
+    pub fn name(&self) -> String {
+        match self {
+            Address::Folder(path) => format!("file://{}", path.display()),
         }
     }
 }
 
+fn percent_decode(text: &str) -> Option<String> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let [first, after @ ..] = rest {
+        rest = after;
+        if *first == b'%' {
+            let mut byte = [0; 1];
+            let digits = std::str::from_utf8(rest.get(..2)?).ok()?;
+            if !decode_hex(digits, &mut byte) {
+                return None;
+            }
+            bytes.push(byte[0]);
+            rest = &rest[2..];
+        } else {
+            bytes.push(*first);
+        }
+    }
+    String::from_utf8(bytes).ok()
+}
+
 /// A remote, reachable.
 pub struct Remote {
-    _env: Env,
+    transport: Box<dyn Transport>,
+    name: String,
+    id: Option<RemoteId>,
 }
 
 impl Remote {
-    /// Opens a remote; `create` makes its layout in an empty or absent folder.
+    /// Opens a remote; `create` makes its layout in an empty or absent folder. Without `create` such a folder opens
+    /// as a remote that holds nothing.
     pub fn open(env: &Env, address: &Address, create: bool) -> Result<Remote> {
-        let _ = (address, create);
-        Ok(Remote { _env: env.clone() })
+        let Address::Folder(dir) = address;
+        let folder = Folder::new(env, dir);
+        let mut id = read_format(&folder)?;
+        if id.is_none() {
+            let names = folder.list("")?;
+            let ours = ["heads", "manifests", "segments", FORMAT_KEY];
+            if names.iter().any(|name| !ours.contains(&name.as_str())) {
+                return Err(Error::invalid(format!("`{}` holds other files and no remote", dir.display())));
+            }
+            if create {
+                folder.create()?;
+                let mut random = [0; 16];
+                env.entropy.fill(&mut random);
+                let text = format!("{FORMAT_FIRST}\n{}\n", encode_hex(&random));
+                folder.write_once(FORMAT_KEY, text.as_bytes())?;
+                id = read_format(&folder)?;
+            }
+        }
+        Ok(Remote { transport: Box::new(folder), name: address.name(), id })
     }
+
+    /// How the bytes are reached.
+    pub fn transport(&self) -> &dyn Transport {
+        self.transport.as_ref()
+    }
+
+    /// Which remote it is; `None` where nothing has been made there yet.
+    pub fn id(&self) -> Option<RemoteId> {
+        self.id
+    }
+
+    /// What a store remembers of this remote.
+    pub fn state(&self, store: &Store) -> Result<State> {
+        let Some(id) = self.id else { return Ok(State::default()) };
+        State::load(store, &id)
+    }
+
+    /// Remembers what has been learned.
+    pub fn remember(&self, store: &Store, state: &State) -> Result<()> {
+        let Some(id) = self.id else { return Ok(()) };
+        State::note_address(store, &self.name, &id)?;
+        state.save(store, &id)
+    }
+}
+
+fn read_format(transport: &dyn Transport) -> Result<Option<RemoteId>> {
+    let Some(bytes) = transport.read(FORMAT_KEY, FORMAT_BYTES_MAX)? else { return Ok(None) };
+    let text = String::from_utf8_lossy(&bytes);
+    let mut lines = text.lines();
+    let first = lines.next().unwrap_or_default();
+    if first != FORMAT_FIRST {
+        let place = transport.place();
+        return Err(if first.starts_with("agent-trace remote ") {
+            Error::new(ErrorKind::Unsupported, format!("the remote `{place}` is newer than this program"))
+        } else {
+            Error::invalid(format!("`{place}` is not a remote: its `format` file says something else"))
+        });
+    }
+    let mut id = [0; 16];
+    if !lines.next().is_some_and(|line| decode_hex(line, &mut id)) {
+        return Err(Error::corrupt(format!("the `format` file of `{}` has no id", transport.place())));
+    }
+    Ok(Some(id))
+}
+
+/// What replaying has found out beside the state.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Replayed {
+    /// Segments that are new here.
+    pub new: Vec<SegmentId>,
+    /// Heads that went back or vanished: the remote, or a writer's store, was restored from a copy.
+    pub gone_back: Vec<String>,
+    /// Heads and segments that cannot be read, with reasons.
+    pub refused: Vec<String>,
+    /// The own head as it stands there.
+    pub own: Option<([u8; 32], u64)>,
+}
+
+/// Replays what is new on a remote into the state; brings no record in.
+pub fn replay(store: &Store, remote: &Remote, state: &mut State) -> Result<Replayed> {
+    let Some(id) = remote.id() else { return Ok(Replayed::default()) };
+    let mut replayed = Replayed::default();
+    let changed = changed_heads(store, remote, &id, state, &mut replayed)?;
+    if !replayed.gone_back.is_empty() {
+        // What was known of the remote may not stand there any more: everything is learned anew.
+        let (held, held_kinds) = (state.held.clone(), state.held_kinds.clone());
+        let evaluated = state.evaluated.clone();
+        *state = State { held, held_kinds, evaluated, ..State::default() };
+        let mut again = Replayed::default();
+        let changed = changed_heads(store, remote, &id, state, &mut again)?;
+        again.gone_back = replayed.gone_back;
+        read_manifests(store, remote, &id, state, changed, &mut again)?;
+        return Ok(again);
+    }
+    read_manifests(store, remote, &id, state, changed, &mut replayed)?;
+    Ok(replayed)
+}
+
+/// Reads the heads, and returns those that are not the ones that were seen.
+fn changed_heads(
+    store: &Store,
+    remote: &Remote,
+    id: &RemoteId,
+    state: &State,
+    replayed: &mut Replayed,
+) -> Result<Vec<(Head, [u8; 32])>> {
+    let transport = remote.transport();
+    let names = transport.list("heads")?;
+    if names.len() > HEADS_MAX {
+        return Err(Error::invalid(format!("the remote has more than {HEADS_MAX} heads")));
+    }
+    let mut changed = Vec::new();
+    let mut present = HashSet::new();
+    for name in names {
+        let Ok(writer) = WriterId::parse(&name) else { continue };
+        let Some(bytes) = transport.read(&format!("heads/{name}"), HEAD_BYTES_MAX)? else { continue };
+        present.insert(writer);
+        let hash = head_hash(&bytes);
+        let seen = state.heads.get(&writer);
+        if writer == store.writer() {
+            replayed.own = Some((hash, seen.map_or(0, |seen| seen.generation)));
+        }
+        if seen.is_some_and(|seen| seen.hash == hash) {
+            continue;
+        }
+        let head = match Head::decode(&bytes) {
+            Ok(head) if head.writer == writer && head.remote == *id => head,
+            Ok(_) => {
+                replayed.refused.push(format!("the head of writer `{}` is of another remote", writer.short()));
+                continue;
+            }
+            Err(error) if error.kind() == ErrorKind::Unsupported => return Err(error),
+            Err(error) => {
+                replayed.refused.push(format!("the head of writer `{}`: {error}", writer.short()));
+                continue;
+            }
+        };
+        if writer == store.writer() {
+            replayed.own = Some((hash, head.generation));
+        }
+        if let Some(seen) = seen.filter(|seen| head.generation <= seen.generation) {
+            let message = format!(
+                "the head of writer `{}` went back from generation {} to {}",
+                writer.short(),
+                seen.generation,
+                head.generation
+            );
+            replayed.gone_back.push(message);
+        }
+        changed.push((head, hash));
+    }
+    for writer in state.heads.keys().filter(|writer| !present.contains(*writer)) {
+        replayed.gone_back.push(format!("the head of writer `{}` is gone", writer.short()));
+    }
+    Ok(changed)
+}
+
+fn read_manifests(
+    store: &Store,
+    remote: &Remote,
+    id: &RemoteId,
+    state: &mut State,
+    changed: Vec<(Head, [u8; 32])>,
+    replayed: &mut Replayed,
+) -> Result<()> {
+    for (head, hash) in changed {
+        let known = state.heads.get(&head.writer).map_or(NO_MANIFEST, |seen| seen.manifest);
+        let mut manifests = Vec::new();
+        let mut next = head.manifest;
+        let mut complete = true;
+        while next != NO_MANIFEST && next != known {
+            let bytes = remote.transport().read(&Manifest::key(&next), MANIFEST_BYTES_MAX)?;
+            let manifest = bytes.ok_or_else(|| Error::corrupt("it is not there"));
+            match manifest.and_then(|bytes| Manifest::decode(&next, &bytes)) {
+                Ok(manifest) if manifests.len() <= MANIFEST_DEPTH_MAX as usize => {
+                    next = manifest.previous;
+                    manifests.push(manifest);
+                }
+                Ok(_) => return Err(Error::corrupt("a chain of manifests is too long")),
+                Err(error) if error.kind() == ErrorKind::Unsupported => return Err(error),
+                Err(error) => {
+                    let writer = head.writer.short();
+                    replayed.refused.push(format!("a manifest of writer `{writer}`: {error}"));
+                    complete = false;
+                    break;
+                }
+            }
+        }
+        for manifest in manifests.iter().rev() {
+            state.replaced.extend(manifest.replaces.iter().copied());
+            for (segment, bytes) in &manifest.added {
+                if !state.segments.contains_key(segment) && !state.replaced.contains(segment) {
+                    complete &= learn_segment(store, remote, id, state, segment, *bytes, replayed)?;
+                }
+            }
+        }
+        head.tips.iter().for_each(|tip| state.note_tip(tip));
+        // A head of which a part could not be read is looked at again the next time.
+        if complete {
+            let seen = SeenHead { generation: head.generation, hash, manifest: head.manifest };
+            state.heads.insert(head.writer, seen);
+        }
+    }
+    Ok(())
+}
+
+/// Reads the footer of a segment, and notes which events it holds.
+fn learn_segment(
+    store: &Store,
+    remote: &Remote,
+    id: &RemoteId,
+    state: &mut State,
+    segment: &SegmentId,
+    bytes: u64,
+    replayed: &mut Replayed,
+) -> Result<bool> {
+    match tables::remote_segment(store, remote.transport(), id, segment, bytes) {
+        Ok(sealed) => {
+            state.segments.insert(*segment, bytes);
+            state.has = state.has.union(&events_of(&sealed));
+            replayed.new.push(*segment);
+            Ok(true)
+        }
+        Err(error) if error.kind() == ErrorKind::Corrupt => {
+            let key = segment_key(segment);
+            replayed.refused.push(format!("`{key}`: {error}"));
+            Ok(false)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// The events that a segment says it holds.
+pub fn events_of(sealed: &Sealed) -> EventSet {
+    let runs = sealed.directory.runs.iter();
+    EventSet::from_ranges(runs.map(|run| (run.writer, run.seq_first.get(), run.seq_last())))
 }
 
 /// What a store has that a remote has not, as far as is known without asking the remote.
@@ -45,7 +327,14 @@ pub struct Unpushed {
     pub known: bool,
 }
 
-/// Counts what is unpushed.
-pub fn unpushed(_store: &Store, _address: &Address) -> Result<Unpushed> {
-    Ok(Unpushed::default())
+/// Counts what is unpushed, without asking the remote.
+pub fn unpushed(store: &Store, address: &Address) -> Result<Unpushed> {
+    let held = store.held(&store.snapshot()?)?;
+    let Some(id) = State::remote_at(store, &address.name())? else {
+        return Ok(Unpushed { new: held.len(), held_back: 0, known: false });
+    };
+    let state = State::load(store, &id)?;
+    let rest = held.minus(&state.has);
+    let new = rest.minus(&state.held).len();
+    Ok(Unpushed { new, held_back: rest.len() - new, known: true })
 }

@@ -1,0 +1,189 @@
+//! Writing a sealed segment in one go: for compaction, for what a push sends, for what is saved from damage.
+//!
+//! The file is written aside and gets its name last, so a build that is cut short leaves nothing that counts.
+
+use std::path::{Path, PathBuf};
+
+use crate::codec::length_u32;
+use crate::env::{Env, File};
+use crate::error::{Error, Result};
+use crate::event::{Event, encode_events};
+use crate::frame::{Effort, Frame, FrameKey, FrameKind, Packer};
+use crate::id::{EventId, SegmentId, encode_hex};
+use crate::limits::{BATCH_BYTES_MAX, FRAME_EVENTS_MAX, SEGMENT_BYTES_TARGET, SEGMENT_EVENTS_TARGET};
+use crate::log::{Received, hash_file};
+use crate::object::ObjectsFrame;
+use crate::scan::offset_u32;
+use crate::segment::{Commit, Contents, EventsPlace, HEADER_BYTES, LogTail, SegmentHeader};
+use crate::table::{IdEntry, NameEntry};
+use crate::writer::{Tip, encode_tips};
+
+const BUFFER_BYTES: usize = 1 << 20;
+
+/// A segment that is being built.
+pub struct Builder {
+    env: Env,
+    path: PathBuf,
+    file: Box<dyn File>,
+    key: FrameKey,
+    tail: LogTail,
+    contents: Contents,
+    batch: u64,
+    batch_start: u64,
+    written: u64,
+    buffer: Vec<u8>,
+    packer: Packer,
+}
+
+/// A segment that has been built: durable, under a name that does not count yet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Built {
+    /// The name it is to have.
+    pub id: SegmentId,
+    /// Where it lies.
+    pub path: PathBuf,
+    /// Its length.
+    pub bytes: u64,
+    /// Events in it.
+    pub events: u32,
+}
+
+impl Builder {
+    /// Starts a segment in a directory; `tail` is where the own log stands.
+    pub fn new(env: &Env, dir: &Path, tail: LogTail) -> Result<Builder> {
+        let mut nonce = [0; 16];
+        env.entropy.fill(&mut nonce);
+        let path = dir.join(format!("build-{}", encode_hex(&nonce)));
+        let file = env
+            .fs
+            .create(&path, true)
+            .map_err(|error| Error::io(format!("cannot create `{}`", path.display()), error))?;
+        let header = SegmentHeader { nonce, created: env.clock.now(), tail };
+        Ok(Builder {
+            env: env.clone(),
+            path,
+            file,
+            key: FrameKey::new(&nonce),
+            tail,
+            contents: Contents::default(),
+            batch: 0,
+            batch_start: HEADER_BYTES as u64,
+            written: 0,
+            buffer: header.encode().to_vec(),
+            packer: Packer::new(Effort::FAST),
+        })
+    }
+
+    fn at(&self) -> u64 {
+        self.written + self.buffer.len() as u64
+    }
+
+    /// Length so far.
+    pub fn bytes(&self) -> u64 {
+        self.at()
+    }
+
+    /// Events so far.
+    pub fn events(&self) -> u32 {
+        self.contents.events
+    }
+
+    /// Whether nothing has been added.
+    pub fn is_empty(&self) -> bool {
+        self.at() == HEADER_BYTES as u64
+    }
+
+    /// Whether the segment has grown to its target.
+    pub fn is_full(&self) -> bool {
+        self.at() >= SEGMENT_BYTES_TARGET || self.contents.events >= SEGMENT_EVENTS_TARGET
+    }
+
+    /// Adds objects that are compressed already.
+    pub fn objects(&mut self, objects: &ObjectsFrame) -> Result<()> {
+        if self.at() - self.batch_start + objects.frame.file_bytes() > BATCH_BYTES_MAX / 2 {
+            self.commit()?;
+        }
+        let offset = offset_u32(self.at());
+        self.contents.objects_frames.push(offset);
+        self.contents.raw_bytes += u64::from(objects.frame.raw_bytes);
+        self.contents.ids.extend(objects.ids.iter().enumerate().map(|(slot, id)| IdEntry {
+            id: *id,
+            frame: offset,
+            slot: length_u32(slot),
+        }));
+        self.place(&objects.frame)
+    }
+
+    /// Adds events whose objects are in this segment or known to be elsewhere.
+    pub fn received(&mut self, events: &[Received]) -> Result<()> {
+        for part in events.chunks(FRAME_EVENTS_MAX) {
+            let (plain, ids): (Vec<Event>, Vec<EventId>) =
+                part.iter().map(|received| (received.event.clone(), received.id)).unzip();
+            let place = EventsPlace { first_event: self.contents.events, offset: offset_u32(self.at()) };
+            self.contents.events_frames.push(place);
+            let frame = self.packer.frame(FrameKind::Events, encode_events(&plain, &ids));
+            self.place(&frame)?;
+            for received in part {
+                let event = self.contents.events;
+                let names = received.marks.names.iter();
+                let names = names.map(|(prefix, cites)| NameEntry { prefix: *prefix, event, cites: *cites });
+                self.contents.names.extend(names);
+                self.contents.add_event(&received.event, received.id);
+            }
+        }
+        Ok(())
+    }
+
+    /// Adds tips.
+    pub fn tips(&mut self, tips: &[Tip]) -> Result<()> {
+        if tips.is_empty() {
+            return Ok(());
+        }
+        self.contents.tips_frames.push(offset_u32(self.at()));
+        self.place(&Frame::plain(FrameKind::Tips, encode_tips(tips)))
+    }
+
+    fn place(&mut self, frame: &Frame) -> Result<()> {
+        frame.place(&self.key, self.written + self.buffer.len() as u64, &mut self.buffer);
+        if self.buffer.len() >= BUFFER_BYTES { self.flush() } else { Ok(()) }
+    }
+
+    fn flush(&mut self) -> Result<()> {
+        self.file
+            .write_all_at(&self.buffer, self.written)
+            .map_err(|error| Error::io(format!("cannot write `{}`", self.path.display()), error))?;
+        self.written += self.buffer.len() as u64;
+        self.buffer.clear();
+        Ok(())
+    }
+
+    fn commit(&mut self) -> Result<()> {
+        self.batch += 1;
+        let events = self.contents.events;
+        let commit = Commit { batch: self.batch, tail: self.tail, events, appended: self.env.clock.now() };
+        self.place(&commit.frame())?;
+        self.batch_start = self.at();
+        Ok(())
+    }
+
+    /// Ends the segment, makes its content durable and says what it is called.
+    pub fn finish(mut self) -> Result<Built> {
+        if self.at() > self.batch_start || self.batch == 0 {
+            self.commit()?;
+        }
+        let footer = self.contents.footer(&self.key, self.at());
+        self.buffer.extend_from_slice(&footer);
+        self.flush()?;
+        self.file
+            .sync()
+            .map_err(|error| Error::io(format!("cannot sync `{}`", self.path.display()), error))?;
+        let id = hash_file(self.file.as_ref(), self.written)?;
+        Ok(Built { id, path: self.path, bytes: self.written, events: self.contents.events })
+    }
+
+    /// Gives up; the file is removed.
+    pub fn discard(self) {
+        // Nobody reads a file without a name that counts; a failure to remove it costs room only.
+        let _ = self.env.fs.remove(&self.path);
+    }
+}

@@ -1,0 +1,23 @@
+//! Every bound of what is read from a remote, with its unit last (I10).
+
+/// The `format` file of a remote.
+pub const FORMAT_BYTES_MAX: u64 = 4096;
+/// A head.
+pub const HEAD_BYTES_MAX: u64 = 10 << 20;
+/// A manifest.
+pub const MANIFEST_BYTES_MAX: u64 = 8 << 20;
+/// Segments that one manifest adds, and segments that it replaces.
+pub const MANIFEST_SEGMENTS_MAX: usize = 65_536;
+/// Manifests that follow each other before one lists all segments of its writer again.
+pub const MANIFEST_DEPTH_MAX: u32 = 64;
+/// Heads of one remote.
+pub const HEADS_MAX: usize = 65_536;
+/// A received segment at least this large is kept as it is; smaller ones are appended to the open segment.
+pub const ADOPT_BYTES_MIN: u64 = 4 << 20;
+/// An open segment at least this large is sealed before a push, so that it may go as it is.
+pub const SEAL_BYTES_MIN: u64 = 4 << 20;
+/// New events from which on a push asks all names at once instead of one by one.
+pub const BULK_EVENTS_MIN: usize = 2_000;
+
+const _: () = assert!(HEAD_BYTES_MAX > 136 * agent_trace_store::limits::WRITERS_MAX as u64);
+const _: () = assert!(MANIFEST_BYTES_MAX > 72 * MANIFEST_SEGMENTS_MAX as u64 + 1024);

@@ -1,0 +1,270 @@
+//! Receiving is checking (I7): a segment from elsewhere is believed in nothing before it becomes part of the store.
+//!
+//! Checked are its name, every frame, every object's hash, every event's id and place in its log, that no log goes
+//! beyond what its writer signed, that every object an event needs is there, and that the footer says what is in it.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use agent_trace_store::event::Event;
+use agent_trace_store::index::Index;
+use agent_trace_store::log::hash_file;
+use agent_trace_store::scan::{Batch, Digest, Ending, ScanStart, scan};
+use agent_trace_store::segment::{Contents, HEADER_BYTES, Run, read_footer};
+use agent_trace_store::segments::Sealed;
+use agent_trace_store::seqs::EventSet;
+use agent_trace_store::writer::Tip;
+use agent_trace_store::{Error, EventId, ObjectId, Result, Seq, Store, WriterId};
+
+/// Batches that are taken apart at once.
+const DIGEST_BATCHES: usize = 8;
+
+/// What is known of the logs here, to compare neighbours with.
+#[derive(Default)]
+pub struct Neighbours {
+    ends: HashMap<(WriterId, u64), EventId>,
+    starts: HashMap<(WriterId, u64), EventId>,
+}
+
+impl Neighbours {
+    /// Reads the runs of a store.
+    pub fn of(index: &Index) -> Result<Neighbours> {
+        let mut neighbours = Neighbours::default();
+        for (_, run) in index.read(|view| view.runs())?.unwrap_or_default() {
+            neighbours.add(&run);
+        }
+        Ok(neighbours)
+    }
+
+    /// Adds a run that has been taken in.
+    pub fn add(&mut self, run: &Run) {
+        self.ends.insert((run.writer, run.seq_last()), run.last);
+        self.starts.insert((run.writer, run.seq_first.get()), run.previous);
+    }
+
+    /// Why a run does not fit its known neighbours, if it does not.
+    fn misfit(&self, run: &Run) -> Option<String> {
+        let fork = |seq: u64| Some(format!("the log of writer `{}` has forked at seq {seq}", run.writer.short()));
+        let before = self.ends.get(&(run.writer, run.seq_first.get() - 1));
+        if before.is_some_and(|id| *id != run.previous) {
+            return fork(run.seq_first.get());
+        }
+        let after = self.starts.get(&(run.writer, run.seq_last() + 1));
+        if after.is_some_and(|id| *id != run.last) {
+            return fork(run.seq_last() + 1);
+        }
+        // The same events again, but for one of them by another id.
+        let same_end = self.ends.get(&(run.writer, run.seq_last()));
+        let same_start = self.starts.get(&(run.writer, run.seq_first.get()));
+        match (same_start, same_end) {
+            (Some(id), _) if *id != run.previous => fork(run.seq_first.get()),
+            (_, Some(id)) if *id != run.last => fork(run.seq_last()),
+            _ => None,
+        }
+    }
+}
+
+/// A segment that has been checked.
+pub struct Checked {
+    /// The segment.
+    pub sealed: Arc<Sealed>,
+    /// Its events with their numbers.
+    pub events: Vec<(Event, EventId, u32)>,
+    /// Events that nobody signed, or that do not fit: they are not taken.
+    pub unsigned: HashSet<u32>,
+    /// Logs that have forked.
+    pub forks: Vec<String>,
+    /// Tips that came in the segment, verified.
+    pub tips: Vec<Tip>,
+    /// Whether the footer says what is in it, so that the file may be kept as it is.
+    pub footer_holds: bool,
+}
+
+/// What is wrong with a segment.
+pub enum Verdict {
+    /// Nothing.
+    Good(Box<Checked>),
+    /// Objects are not here yet; another segment may bring them.
+    Incomplete(ObjectId),
+}
+
+/// Checks a segment that lies in this store's directory but is not part of it yet.
+pub fn check(
+    store: &Store,
+    sealed: &Arc<Sealed>,
+    tips: &std::collections::BTreeMap<WriterId, Tip>,
+    neighbours: &Neighbours,
+) -> Result<Verdict> {
+    let hash = hash_file(sealed.file.as_ref(), sealed.bytes)?;
+    if hash != sealed.id {
+        return Err(Error::corrupt(format!("expected the hash `{}`, found `{}`", sealed.id.short(), hash.short())));
+    }
+    let (digests, end) = take_apart(store, sealed)?;
+    if let Some(missing) = first_missing(store, sealed, &digests)? {
+        return Ok(Verdict::Incomplete(missing));
+    }
+    check_recipes(store, sealed, &digests)?;
+    let mut contents = Contents::default();
+    let mut events = Vec::new();
+    let mut received_tips = Vec::new();
+    for digest in digests {
+        for tip in &digest.tips {
+            tip.verify()?;
+            received_tips.push(*tip);
+        }
+        let first = contents.events;
+        events.extend(digest.events.iter().zip(first..).map(|((event, id, _), number)| (event.clone(), *id, number)));
+        contents.absorb(digest);
+    }
+    let forks = contents.runs.iter().filter_map(|run| neighbours.misfit(run)).collect();
+    let unsigned = unsigned(store, &events, tips, &received_tips);
+    let footer_holds = footer_holds(sealed, &contents, end)?;
+    Ok(Verdict::Good(Box::new(Checked {
+        sealed: Arc::clone(sealed),
+        events,
+        unsigned,
+        forks,
+        tips: received_tips,
+        footer_holds,
+    })))
+}
+
+/// Takes all batches apart, several at once; any damage refuses the segment.
+fn take_apart(store: &Store, sealed: &Arc<Sealed>) -> Result<(Vec<Digest>, u64)> {
+    let start = ScanStart { offset: HEADER_BYTES as u64, batch: 0, tail: sealed.header.tail, events: 0 };
+    let mut digests = Vec::new();
+    let mut waiting: Vec<Batch> = Vec::new();
+    let mut flush = |waiting: &mut Vec<Batch>| -> Result<()> {
+        digests.extend(store.digest_all_with(Some(sealed), waiting)?);
+        waiting.clear();
+        Ok(())
+    };
+    let scanned = scan(sealed.file.as_ref(), &sealed.key, start, &mut |batch| {
+        waiting.push(batch);
+        if waiting.len() >= DIGEST_BATCHES { flush(&mut waiting) } else { Ok(()) }
+    })?;
+    flush(&mut waiting)?;
+    if let Some(damage) = scanned.damage.into_iter().next() {
+        return Err(damage.error);
+    }
+    if scanned.ending != Ending::Footer {
+        return Err(Error::corrupt("the segment has no footer"));
+    }
+    Ok((digests, scanned.end))
+}
+
+/// An object that an event or recipe needs and that is neither in the segment nor in the store.
+fn first_missing(store: &Store, sealed: &Arc<Sealed>, digests: &[Digest]) -> Result<Option<ObjectId>> {
+    let here: HashSet<ObjectId> =
+        digests.iter().flat_map(|digest| digest.ids.iter().map(|entry| entry.id)).collect();
+    let _ = sealed;
+    let listed = digests.iter().flat_map(|digest| {
+        let events = digest.events.iter().flat_map(|(event, _, _)| event.fact.objects.iter().copied());
+        let parts = digest.recipes.iter().flat_map(|recipe| recipe.parts.iter().map(|part| part.id));
+        events.chain(parts)
+    });
+    let mut elsewhere: Vec<ObjectId> = listed.filter(|id| !here.contains(id)).collect();
+    elsewhere.sort_unstable();
+    elsewhere.dedup();
+    let held = store.contains_all(&elsewhere)?;
+    Ok(elsewhere.into_iter().zip(held).find(|(_, held)| !held).map(|(id, _)| id))
+}
+
+/// Puts every object that comes in parts together and compares its hash.
+fn check_recipes(store: &Store, sealed: &Arc<Sealed>, digests: &[Digest]) -> Result<()> {
+    for recipe in digests.iter().flat_map(|digest| &digest.recipes) {
+        store.copy_with(Some(sealed), &recipe.id, &mut |_| Ok(()))?;
+    }
+    Ok(())
+}
+
+/// Events beyond what their writers signed, and events at a signed place with another id.
+fn unsigned(
+    store: &Store,
+    events: &[(Event, EventId, u32)],
+    tips: &std::collections::BTreeMap<WriterId, Tip>,
+    received: &[Tip],
+) -> HashSet<u32> {
+    #[cfg(feature = "sim")]
+    if agent_trace_store::switches::planted(agent_trace_store::switches::Fault::SkipReceipt) {
+        return HashSet::new();
+    }
+    let mut signed: HashMap<WriterId, (Seq, EventId)> =
+        tips.iter().map(|(writer, tip)| (*writer, (tip.seq, tip.event))).collect();
+    for tip in received {
+        let known = signed.entry(tip.writer).or_insert((tip.seq, tip.event));
+        if tip.seq > known.0 {
+            *known = (tip.seq, tip.event);
+        }
+    }
+    let own = store.writer();
+    events
+        .iter()
+        .filter(|(event, id, _)| match signed.get(&event.writer) {
+            Some((seq, tip)) => event.seq > *seq || event.seq == *seq && id != tip,
+            None => event.writer != own,
+        })
+        .map(|(_, _, number)| *number)
+        .collect()
+}
+
+/// Whether the footer is the one that these contents have.
+fn footer_holds(sealed: &Sealed, contents: &Contents, end: u64) -> Result<bool> {
+    let made = Fresh(contents.footer(&sealed.key, end), end);
+    let bytes = end + made.0.len() as u64;
+    let Some(fresh) = read_footer(&made, &sealed.key, bytes)? else { return Ok(false) };
+    if fresh.directory != sealed.directory {
+        return Ok(false);
+    }
+    // The tables are stored as they are, so they are compared as bytes; the directory has been compared decoded.
+    let tables = usize::try_from(fresh.directory.filter_at - end).unwrap_or(usize::MAX);
+    let mut theirs = vec![0; tables.min(made.0.len())];
+    sealed
+        .file
+        .read_exact_at(&mut theirs, end)
+        .map_err(|error| Error::io("cannot read the footer of a segment", error))?;
+    let filter = agent_trace_store::segment::Filter::read(sealed.file.as_ref(), &sealed.key, &sealed.directory)?;
+    let ours = agent_trace_store::segment::Filter::read(&made, &sealed.key, &fresh.directory)?;
+    Ok(theirs == made.0[..tables] && filter == ours)
+}
+
+/// A footer in memory, addressed as if it stood in its file.
+struct Fresh(Vec<u8>, u64);
+
+impl agent_trace_store::env::File for Fresh {
+    fn len(&self) -> std::io::Result<u64> {
+        Ok(self.1 + self.0.len() as u64)
+    }
+
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> std::io::Result<usize> {
+        let Some(from) = offset.checked_sub(self.1).and_then(|from| usize::try_from(from).ok()) else {
+            return Ok(0);
+        };
+        let rest = self.0.get(from..).unwrap_or_default();
+        let length = rest.len().min(buffer.len());
+        buffer[..length].copy_from_slice(&rest[..length]);
+        Ok(length)
+    }
+
+    fn write_at(&self, _bytes: &[u8], _offset: u64) -> std::io::Result<usize> {
+        Err(std::io::ErrorKind::Unsupported.into())
+    }
+
+    fn set_len(&self, _bytes: u64) -> std::io::Result<()> {
+        Err(std::io::ErrorKind::Unsupported.into())
+    }
+
+    fn sync(&self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// The events of a set of checked ones that a store does not have.
+pub fn new_events(checked: &Checked, held: &EventSet) -> Vec<(Event, EventId, u32)> {
+    checked
+        .events
+        .iter()
+        .filter(|(event, _, number)| !held.contains(&event.writer, event.seq) && !checked.unsigned.contains(number))
+        .cloned()
+        .collect()
+}

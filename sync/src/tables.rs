@@ -1,0 +1,161 @@
+//! The footers of a remote's segments, cached: what stands there can be looked up without asking again.
+//!
+//! A cached footer is the segment file without its batches: header, where the rest belongs, and the rest. Where the
+//! store has the same segment itself, that is used instead.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use agent_trace_store::env::{Env, File};
+use agent_trace_store::id::SegmentId;
+use agent_trace_store::layout::write_durably;
+use agent_trace_store::segment::HEADER_BYTES;
+use agent_trace_store::segments::Sealed;
+use agent_trace_store::{Error, ObjectId, Result, Store};
+
+use crate::head::RemoteId;
+use crate::manifest::segment_key;
+use crate::state::{State, cache_dir};
+use crate::transport::Transport;
+
+const PREFIX_BYTES: u64 = HEADER_BYTES as u64 + 16;
+
+/// A file of which the middle is not here.
+struct Hollow {
+    file: Box<dyn File>,
+    start: u64,
+    bytes: u64,
+}
+
+impl File for Hollow {
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.bytes)
+    }
+
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        if offset >= self.start {
+            self.file.read_at(buffer, offset - self.start + PREFIX_BYTES)
+        } else if offset < HEADER_BYTES as u64 {
+            let length = buffer.len().min(HEADER_BYTES - usize::try_from(offset).unwrap_or(HEADER_BYTES));
+            self.file.read_at(&mut buffer[..length], offset)
+        } else {
+            Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the batches of a cached footer are not here"))
+        }
+    }
+
+    fn write_at(&self, _bytes: &[u8], _offset: u64) -> io::Result<usize> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    fn set_len(&self, _bytes: u64) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+fn table_path(store: &Store, remote: &RemoteId, segment: &SegmentId) -> Result<PathBuf> {
+    Ok(cache_dir(store, remote)?.join("tables").join(segment.to_string()))
+}
+
+/// The footer of a remote's segment: from the store itself, from the cache, or from the remote.
+pub fn remote_segment(
+    store: &Store,
+    transport: &dyn Transport,
+    remote: &RemoteId,
+    segment: &SegmentId,
+    bytes: u64,
+) -> Result<Arc<Sealed>> {
+    if let Some(sealed) = store.segments().get(segment) {
+        return Ok(Arc::clone(sealed));
+    }
+    let path = table_path(store, remote, segment)?;
+    if let Ok(sealed) = open_table(store.env(), &path, segment) {
+        return Ok(Arc::new(sealed));
+    }
+    let file = transport
+        .open(&segment_key(segment))?
+        .ok_or_else(|| Error::corrupt("the remote names it, but it is not there"))?;
+    let found = file.len().map_err(|error| Error::io("cannot look at a segment on the remote", error))?;
+    if found != bytes {
+        return Err(Error::corrupt(format!("expected {bytes} bytes, found {found}")));
+    }
+    cache_table(store, remote, segment, file.as_ref(), bytes)?;
+    Sealed::from_file(file, bytes, *segment).map(Arc::new)
+}
+
+/// Keeps the footer of a segment file that is at hand.
+pub fn cache_table(
+    store: &Store,
+    remote: &RemoteId,
+    segment: &SegmentId,
+    file: &dyn File,
+    bytes: u64,
+) -> Result<()> {
+    let doing = |error| Error::io("cannot read the footer of a segment", error);
+    let mut table = vec![0; HEADER_BYTES];
+    file.read_exact_at(&mut table, 0).map_err(doing)?;
+    let header = agent_trace_store::segment::SegmentHeader::decode(
+        table.as_slice().try_into().expect("as long as a header"),
+    )?;
+    let key = agent_trace_store::frame::FrameKey::new(&header.nonce);
+    let footer = agent_trace_store::segment::read_footer(file, &key, bytes)?
+        .ok_or_else(|| Error::corrupt("the segment has no trailer"))?;
+    if footer.start > bytes {
+        return Err(Error::corrupt("the footer of a segment starts behind its end"));
+    }
+    table.extend_from_slice(&footer.start.to_le_bytes());
+    table.extend_from_slice(&bytes.to_le_bytes());
+    let mut rest = vec![0; usize::try_from(bytes - footer.start).expect("segments are bounded")];
+    file.read_exact_at(&mut rest, footer.start).map_err(doing)?;
+    table.extend_from_slice(&rest);
+    write_durably(store.env(), &table_path(store, remote, segment)?, &table, true)
+}
+
+fn open_table(env: &Env, path: &std::path::Path, segment: &SegmentId) -> Result<Sealed> {
+    let doing = |error| Error::io(format!("cannot open `{}`", path.display()), error);
+    let file = env.fs.open(path).map_err(doing)?;
+    let mut numbers = [0; 16];
+    file.read_exact_at(&mut numbers, HEADER_BYTES as u64).map_err(doing)?;
+    let (start, bytes) = numbers.split_at(8);
+    let number = |bytes: &[u8]| u64::from_le_bytes(bytes.try_into().expect("eight bytes"));
+    let hollow = Hollow { file, start: number(start), bytes: number(bytes) };
+    let bytes = hollow.bytes;
+    Sealed::from_file(Box::new(hollow), bytes, *segment)
+}
+
+/// What stands on a remote, to look objects up in.
+pub struct Tables {
+    segments: Vec<Arc<Sealed>>,
+}
+
+impl Tables {
+    /// Opens the footers of all live segments of a remote.
+    pub fn open(store: &Store, transport: &dyn Transport, remote: &RemoteId, state: &State) -> Result<Tables> {
+        let mut segments = Vec::new();
+        for (id, bytes) in state.live_segments() {
+            let sealed = remote_segment(store, transport, remote, id, *bytes)?;
+            sealed.load_filter()?;
+            segments.push(sealed);
+        }
+        Ok(Tables { segments })
+    }
+
+    /// A remote that holds nothing.
+    pub fn empty() -> Tables {
+        Tables { segments: Vec::new() }
+    }
+
+    /// Whether an object stands there.
+    pub fn contains(&self, id: &ObjectId) -> Result<bool> {
+        for sealed in &self.segments {
+            if sealed.find(id)?.is_some() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+}

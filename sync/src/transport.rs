@@ -1,0 +1,174 @@
+//! The bytes of a remote: a few small files that are read and written whole, and large ones that never change.
+//!
+//! A remote is laid out alike wherever it lies. Nothing here compares and swaps, because several stores that are
+//! used as remotes do not; each writer writes keys of its own only.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use agent_trace_store::env::{Env, File, LockMode};
+use agent_trace_store::id::encode_hex;
+use agent_trace_store::limits::LOCK_WAIT_MICROS_MAX;
+use agent_trace_store::lock::lock;
+use agent_trace_store::{Error, ErrorKind, Result};
+
+const COPY_BYTES: usize = 1 << 20;
+
+/// What a remote must be able to do.
+pub trait Transport: Send + Sync {
+    /// Reads a small file; `None` if it is not there.
+    fn read(&self, key: &str, bytes_max: u64) -> Result<Option<Vec<u8>>>;
+    /// The length of a file; `None` if it is not there.
+    fn bytes(&self, key: &str) -> Result<Option<u64>>;
+    /// Opens a large file for reading parts of it; `None` if it is not there.
+    fn open(&self, key: &str) -> Result<Option<Box<dyn File>>>;
+    /// The names below a prefix such as `heads/`.
+    fn list(&self, prefix: &str) -> Result<Vec<String>>;
+    /// Writes a small file, replacing what is there in one step; durable when this returns.
+    fn write(&self, key: &str, content: &[u8]) -> Result<()>;
+    /// Makes a small file that nobody else makes at the same time, unless it is there.
+    fn write_once(&self, key: &str, content: &[u8]) -> Result<()>;
+    /// Sends a large file; durable when this returns. `sent` hears of each part.
+    fn send(&self, key: &str, file: &dyn File, bytes: u64, sent: &dyn Fn(u64)) -> Result<()>;
+    /// Where it is, for people.
+    fn place(&self) -> String;
+    /// How many requests were made.
+    fn requests(&self) -> u64;
+}
+
+/// A remote in a folder.
+pub struct Folder {
+    env: Env,
+    dir: PathBuf,
+    requests: AtomicU64,
+}
+
+impl Folder {
+    /// Names a folder; nothing is read yet.
+    pub fn new(env: &Env, dir: &Path) -> Folder {
+        Folder { env: env.clone(), dir: dir.to_owned(), requests: AtomicU64::new(0) }
+    }
+
+    fn path(&self, key: &str) -> PathBuf {
+        self.requests.fetch_add(1, Ordering::Relaxed);
+        self.dir.join(key)
+    }
+
+    /// Makes the folders of the layout.
+    pub fn create(&self) -> Result<()> {
+        for name in ["heads", "manifests", "segments"] {
+            let dir = self.path(name);
+            self.env.fs.create_dir_all(&dir).map_err(|error| unreachable(&dir, error))?;
+        }
+        self.env.fs.sync_dir(&self.dir).map_err(|error| unreachable(&self.dir, error))
+    }
+
+    fn put(&self, key: &str, fill: &mut dyn FnMut(&dyn File) -> Result<()>) -> Result<()> {
+        let path = self.path(key);
+        let dir = path.parent().ok_or_else(|| Error::invalid(format!("`{key}` is no key of a remote")))?;
+        let mut random = [0; 8];
+        self.env.entropy.fill(&mut random);
+        let aside = dir.join(format!(".new-{}", encode_hex(&random)));
+        let doing = |error| unreachable(&path, error);
+        let file = self.env.fs.create(&aside, false).map_err(doing)?;
+        let filled = fill(file.as_ref()).and_then(|()| file.sync().map_err(doing));
+        if let Err(error) = filled {
+            // A file with a name of its own that nobody reads; a later push makes another.
+            let _ = self.env.fs.remove(&aside);
+            return Err(error);
+        }
+        self.env.fs.rename(&aside, &path).map_err(doing)?;
+        self.env.fs.sync_dir(dir).map_err(doing)
+    }
+}
+
+fn unreachable(path: &Path, error: std::io::Error) -> Error {
+    let kind = match error.kind() {
+        std::io::ErrorKind::StorageFull => ErrorKind::Full,
+        std::io::ErrorKind::PermissionDenied => ErrorKind::Denied,
+        _ => ErrorKind::Failed,
+    };
+    Error::new(kind, format!("cannot reach `{}` on the remote", path.display())).with_source(error)
+}
+
+impl Transport for Folder {
+    fn read(&self, key: &str, bytes_max: u64) -> Result<Option<Vec<u8>>> {
+        let path = self.path(key);
+        match agent_trace_store::layout::read_small(&self.env, &path, bytes_max) {
+            Ok(content) => Ok(Some(content)),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) if error.kind() == std::io::ErrorKind::InvalidData => {
+                Err(Error::corrupt(format!("`{}` on the remote is over its limit", path.display())).with_source(error))
+            }
+            Err(error) => Err(unreachable(&path, error)),
+        }
+    }
+
+    fn bytes(&self, key: &str) -> Result<Option<u64>> {
+        let path = self.path(key);
+        match self.env.fs.metadata(&path) {
+            Ok(metadata) => Ok(Some(metadata.bytes)),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(unreachable(&path, error)),
+        }
+    }
+
+    fn open(&self, key: &str) -> Result<Option<Box<dyn File>>> {
+        let path = self.path(key);
+        match self.env.fs.open(&path) {
+            Ok(file) => Ok(Some(file)),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(unreachable(&path, error)),
+        }
+    }
+
+    fn list(&self, prefix: &str) -> Result<Vec<String>> {
+        let path = self.path(prefix);
+        match self.env.fs.list(&path) {
+            Ok(entries) => Ok(entries
+                .into_iter()
+                .filter_map(|entry| entry.name.into_string().ok())
+                .filter(|name| !name.starts_with('.'))
+                .collect()),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
+            Err(error) => Err(unreachable(&path, error)),
+        }
+    }
+
+    fn write(&self, key: &str, content: &[u8]) -> Result<()> {
+        let path = self.dir.join(key);
+        self.put(key, &mut |file| file.write_all_at(content, 0).map_err(|error| unreachable(&path, error)))
+    }
+
+    fn write_once(&self, key: &str, content: &[u8]) -> Result<()> {
+        let path = self.dir.join(format!(".{key}.lock"));
+        let _lock = lock(&self.env, &path, LockMode::Exclusive, LOCK_WAIT_MICROS_MAX)?;
+        if self.bytes(key)?.is_some() { Ok(()) } else { self.write(key, content) }
+    }
+
+    fn send(&self, key: &str, source: &dyn File, bytes: u64, sent: &dyn Fn(u64)) -> Result<()> {
+        let path = self.dir.join(key);
+        self.put(key, &mut |file| {
+            let mut buffer = vec![0; COPY_BYTES];
+            let mut at = 0;
+            while at < bytes {
+                let length = usize::try_from(bytes - at).unwrap_or(usize::MAX).min(COPY_BYTES);
+                source
+                    .read_exact_at(&mut buffer[..length], at)
+                    .map_err(|error| Error::io(format!("cannot read what is to be sent as `{key}`"), error))?;
+                file.write_all_at(&buffer[..length], at).map_err(|error| unreachable(&path, error))?;
+                at += length as u64;
+                sent(length as u64);
+            }
+            Ok(())
+        })
+    }
+
+    fn place(&self) -> String {
+        self.dir.display().to_string()
+    }
+
+    fn requests(&self) -> u64 {
+        self.requests.load(Ordering::Relaxed)
+    }
+}

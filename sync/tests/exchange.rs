@@ -1,0 +1,234 @@
+//! Stores that exchange through a folder: all arrives, once, from everywhere, and what is held back goes later.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+use std::path::Path;
+
+use agent_trace_store::env::Env;
+use agent_trace_store::env::sim::SimDisk;
+use agent_trace_store::intake::Intake;
+use agent_trace_store::progress::Silent;
+use agent_trace_store::question::{self, Query};
+use agent_trace_store::record::{TranscriptRecord, facts};
+use agent_trace_store::{Kind, ObjectId, Store, Timestamp};
+use agent_trace_sync::pull::{PullOptions, PullReport, pull};
+use agent_trace_sync::push::{PushOptions, PushReport, push};
+use agent_trace_sync::remote::{Address, Remote};
+
+fn trace(number: u32) -> Vec<u8> {
+    format!(
+        r#"{{"files":[{{"conversations":[{{"id":"conversation-{number}"}}],"path":"src/f.rs"}}],"id":"{number:08x}-0000-4000-8000-000000000000","timestamp":"2026-01-01T00:00:{:02}Z","version":"2.0"}}"#,
+        number % 60
+    )
+    .into_bytes()
+}
+
+fn ledger(number: u32, names: &[u32]) -> Vec<u8> {
+    let ids: Vec<String> = names.iter().map(|n| format!("\"{n:08x}-0000-4000-8000-000000000000\"")).collect();
+    format!(
+        r#"{{"commit_sha":"{number:040x}","created_at":"2026-02-01T00:00:00Z","files":{{}},"trace_ids":[{}]}}"#,
+        ids.join(",")
+    )
+    .into_bytes()
+}
+
+fn add(store: &Store, kind: Kind, records: impl IntoIterator<Item = Vec<u8>>) {
+    let mut intake = Intake::new(store);
+    for bytes in records {
+        let facts = facts(kind, &bytes).unwrap();
+        intake.record(kind, &bytes, &facts, facts.time.unwrap(), &[]).unwrap();
+    }
+    intake.finish().unwrap();
+    store.catch_up().unwrap();
+}
+
+fn add_transcript(disk: &SimDisk, store: &Store, conversation: &str, content: &[u8]) -> ObjectId {
+    disk.write_file(Path::new("/t.jsonl"), content);
+    let file = store.env().fs.open(Path::new("/t.jsonl")).unwrap();
+    let mut intake = Intake::new(store);
+    let body = intake.body(file.as_ref(), content.len() as u64, None).unwrap();
+    let record = TranscriptRecord {
+        conversation_id: conversation.into(),
+        session_id: None,
+        agent: None,
+        content_sha256: body.sha256.clone(),
+        size: body.bytes,
+        created_at: Timestamp::from_micros(7),
+        source: None,
+    };
+    let bytes = record.encode();
+    let facts = facts(Kind::TRANSCRIPT, &bytes).unwrap();
+    intake.record(Kind::TRANSCRIPT, &bytes, &facts, record.created_at, &[body.id]).unwrap();
+    intake.finish().unwrap();
+    store.catch_up().unwrap();
+    body.id
+}
+
+fn send(env: &Env, store: &Store, at: &str, options: &PushOptions) -> PushReport {
+    let address = Address::parse(&format!("file://{at}")).unwrap();
+    push(store, &Remote::open(env, &address, true).unwrap(), options, &Silent).unwrap()
+}
+
+fn full() -> PushOptions {
+    PushOptions { full: true, ..PushOptions::default() }
+}
+
+fn fetch(env: &Env, store: &Store, at: &str) -> PullReport {
+    let address = Address::parse(&format!("file://{at}")).unwrap();
+    let remote = Remote::open(env, &address, false).unwrap();
+    let report = pull(store, &remote, &PullOptions::default(), &Silent).unwrap();
+    assert_eq!((&report.refused, &report.forks), (&Vec::new(), &Vec::new()));
+    report
+}
+
+fn records(store: &Store) -> Vec<ObjectId> {
+    let mut ids: Vec<ObjectId> = question::list(store, &store.snapshot().unwrap(), &Query::default())
+        .unwrap()
+        .iter()
+        .map(|found| found.record())
+        .collect();
+    ids.sort_unstable();
+    ids
+}
+
+fn world(names: &[&str]) -> (SimDisk, Env, Vec<Store>) {
+    let disk = SimDisk::new(3);
+    let env = disk.env();
+    let stores = names.iter().map(|name| Store::init(&env, Path::new(name)).unwrap()).collect();
+    (disk, env, stores)
+}
+
+#[test]
+fn two_stores_converge_through_a_folder() {
+    let (_disk, env, stores) = world(&["/a", "/b"]);
+    add(&stores[0], Kind::TRACE, (0..500).map(trace));
+    add(&stores[1], Kind::TRACE, (400..700).map(trace));
+    let first = send(&env, &stores[0], "/remote", &full());
+    assert_eq!(first.sent.values().sum::<u64>(), 500);
+    send(&env, &stores[1], "/remote", &full());
+    assert_eq!(fetch(&env, &stores[0], "/remote").taken.values().sum::<u64>(), 300);
+    assert_eq!(fetch(&env, &stores[1], "/remote").taken.values().sum::<u64>(), 500);
+    assert_eq!(records(&stores[0]), records(&stores[1]));
+    assert_eq!(records(&stores[0]).len(), 700);
+    for store in &stores {
+        let again = send(&env, store, "/remote", &full());
+        assert_eq!((again.sent.len(), again.segments), (0, 0), "an unchanged push sends nothing");
+        assert!(again.requests < 12, "{}", again.requests);
+        assert_eq!(fetch(&env, store, "/remote").segments, 0);
+    }
+}
+
+#[test]
+fn a_relay_keeps_the_origin_of_every_event() {
+    let (_disk, env, stores) = world(&["/a", "/b", "/c"]);
+    add(&stores[0], Kind::TRACE, (0..50).map(trace));
+    send(&env, &stores[0], "/first", &full());
+    fetch(&env, &stores[1], "/first");
+    add(&stores[1], Kind::TRACE, (50..60).map(trace));
+    send(&env, &stores[1], "/second", &full());
+    fetch(&env, &stores[2], "/second");
+    assert_eq!(records(&stores[2]).len(), 60);
+    let held = stores[2].held(&stores[2].snapshot().unwrap()).unwrap();
+    assert_eq!(held.log(&stores[0].writer()).unwrap().len(), 50);
+    assert_eq!(held.log(&stores[1].writer()).unwrap().len(), 10);
+}
+
+#[test]
+fn a_plain_push_holds_back_what_nothing_names_and_sends_it_once_something_does() {
+    let (disk, env, stores) = world(&["/a", "/b"]);
+    let store = &stores[0];
+    add(store, Kind::TRACE, (0..20).map(trace));
+    let body = add_transcript(&disk, store, "conversation-3", &b"{\"line\":1}\n".repeat(9_000));
+    add(store, Kind::LEDGER, [ledger(1, &[0, 1, 2])]);
+    let report = send(&env, store, "/remote", &PushOptions::default());
+    assert_eq!(report.sent.get(&Kind::TRACE), Some(&3));
+    assert_eq!(report.sent.get(&Kind::LEDGER), Some(&1));
+    assert_eq!(report.held_back.get(&Kind::TRACE), Some(&17));
+    assert_eq!(report.held_back.get(&Kind::TRANSCRIPT), Some(&1));
+    let report = send(&env, store, "/remote", &PushOptions::default());
+    assert_eq!((report.sent.len(), report.held_back.get(&Kind::TRACE)), (0, Some(&17)));
+    add(store, Kind::LEDGER, [ledger(2, &[3, 4])]);
+    let report = send(&env, store, "/remote", &PushOptions::default());
+    assert_eq!(report.sent.get(&Kind::TRACE), Some(&2));
+    assert_eq!(report.sent.get(&Kind::TRANSCRIPT), Some(&1), "the transcript follows the trace that names it");
+    assert_eq!(report.held_back.get(&Kind::TRACE), Some(&15));
+    assert_eq!(fetch(&env, &stores[1], "/remote").taken.values().sum::<u64>(), 8);
+    assert_eq!(stores[1].read(&body).unwrap(), b"{\"line\":1}\n".repeat(9_000));
+    let report = send(&env, store, "/remote", &full());
+    assert_eq!(report.sent.get(&Kind::TRACE), Some(&15));
+    assert!(report.held_back.is_empty());
+}
+
+#[test]
+fn a_pulled_ledger_frees_what_was_held_back() {
+    let (_disk, env, stores) = world(&["/a", "/b"]);
+    add(&stores[0], Kind::TRACE, (0..3).map(trace));
+    assert_eq!(send(&env, &stores[0], "/remote", &PushOptions::default()).sent.len(), 0);
+    add(&stores[1], Kind::LEDGER, [ledger(1, &[2])]);
+    send(&env, &stores[1], "/remote", &PushOptions::default());
+    fetch(&env, &stores[0], "/remote");
+    let report = send(&env, &stores[0], "/remote", &PushOptions::default());
+    assert_eq!(report.sent.get(&Kind::TRACE), Some(&1));
+}
+
+#[test]
+fn filters_skip_for_now_and_a_later_plain_push_sends_the_rest() {
+    let (_disk, env, stores) = world(&["/a"]);
+    let store = &stores[0];
+    add(store, Kind::TRACE, (0..4).map(trace));
+    add(store, Kind::LEDGER, [ledger(1, &[0, 1])]);
+    let only = PushOptions { only: vec![Kind::LEDGER], ..PushOptions::default() };
+    let report = send(&env, store, "/remote", &only);
+    assert_eq!((report.sent.get(&Kind::LEDGER), report.sent.get(&Kind::TRACE)), (Some(&1), None));
+    let report = send(&env, store, "/remote", &PushOptions::default());
+    assert_eq!(report.sent.get(&Kind::TRACE), Some(&2));
+}
+
+#[test]
+fn a_copied_store_takes_a_new_writer() {
+    let (disk, env, stores) = world(&["/a"]);
+    add(&stores[0], Kind::TRACE, (0..5).map(trace));
+    disk.copy_tree(Path::new("/a"), Path::new("/copy")).unwrap();
+    let copy = Store::open(&env, Path::new("/copy")).unwrap();
+    assert_ne!(copy.writer(), stores[0].writer());
+    add(&copy, Kind::TRACE, (5..8).map(trace));
+    add(&stores[0], Kind::TRACE, (8..11).map(trace));
+    send(&env, &stores[0], "/remote", &full());
+    send(&env, &copy, "/remote", &full());
+    fetch(&env, &stores[0], "/remote");
+    assert_eq!(records(&stores[0]).len(), 11);
+}
+
+#[test]
+fn a_restored_store_replaces_nothing_and_goes_on_under_a_new_writer() {
+    let (disk, env, stores) = world(&["/a", "/b"]);
+    add(&stores[0], Kind::TRACE, (0..5).map(trace));
+    send(&env, &stores[0], "/remote", &full());
+    // What a backup of that moment holds.
+    let saved: Vec<_> = disk
+        .files()
+        .into_iter()
+        .filter(|path| path.starts_with("/a"))
+        .map(|path| (disk.read_file(&path).unwrap(), path))
+        .collect();
+    add(&stores[0], Kind::TRACE, (5..8).map(trace));
+    send(&env, &stores[0], "/remote", &full());
+    let writer = stores[0].writer();
+    drop(stores);
+    for path in disk.files().into_iter().filter(|path| path.starts_with("/a")) {
+        disk.remove_file(&path);
+    }
+    for (content, path) in saved {
+        disk.write_file(&path, &content);
+    }
+    let restored = Store::open(&env, Path::new("/a")).unwrap();
+    assert_eq!(restored.writer(), writer, "nothing shows yet that it was restored");
+    add(&restored, Kind::TRACE, (8..9).map(trace));
+    let report = send(&env, &restored, "/remote", &full());
+    assert!(report.new_writer);
+    assert_ne!(restored.writer(), writer);
+    let other = Store::open(&env, Path::new("/b")).unwrap();
+    let address = Address::parse("file:///remote").unwrap();
+    let remote = Remote::open(&env, &address, false).unwrap();
+    pull(&other, &remote, &PullOptions::default(), &Silent).unwrap();
+    assert!(records(&other).len() >= 8, "what was pushed before the backup was restored is still there");
+}
