@@ -427,6 +427,17 @@ impl View {
         Ok(())
     }
 
+    /// All rows of other modules.
+    pub fn sides(&self) -> Result<BTreeMap<Vec<u8>, Vec<u8>>> {
+        let table = table!(self, SIDE, BTreeMap::new());
+        let mut sides = BTreeMap::new();
+        for row in table.iter().map_err(damaged)? {
+            let (key, value) = row.map_err(damaged)?;
+            sides.insert(key.value().to_vec(), value.value().to_vec());
+        }
+        Ok(sides)
+    }
+
     /// A row of another module, by its key.
     pub fn side(&self, key: &[u8]) -> Result<Option<Vec<u8>>> {
         let table = table!(self, SIDE, None);

@@ -69,6 +69,8 @@ pub const CHUNK_BYTES_MOST: usize = 256 << 10;
 pub const CHUNK_FRAME_BYTES_TARGET: usize = 8 << 20;
 /// Records are compressed together up to this many bytes, so that reading one stays cheap.
 pub const RECORD_FRAME_BYTES_TARGET: usize = 256 << 10;
+/// The same after compaction: reading one costs more, storing all costs less.
+pub const COMPACT_FRAME_BYTES_TARGET: usize = 512 << 10;
 /// What one intake gathers before it appends, before compression.
 pub const INTAKE_BYTES_MAX: u64 = 8 << 20;
 /// Facts that are indexed of one record: paths, names it cites.

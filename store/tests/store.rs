@@ -122,3 +122,30 @@ fn a_growing_transcript_comes_back_at_every_length() {
         assert!(store.read(&id).unwrap() == content);
     }
 }
+
+#[test]
+fn compaction_keeps_everything_and_a_second_one_has_nothing_to_do() {
+    use agent_trace_store::compact;
+    use agent_trace_store::progress::Silent;
+    let disk = SimDisk::new(4);
+    let env = disk.env();
+    let store = Store::init(&env, Path::new("/s")).unwrap();
+    for part in 0..6 {
+        append_traces(&store, part * 50..part * 50 + 60);
+        store.seal().unwrap();
+    }
+    append_traces(&store, 310..320);
+    let plan = compact::plan(&store).unwrap();
+    assert_eq!(plan.events, 320);
+    let report = compact::execute(&store, &plan, &Silent).unwrap();
+    assert!(report.bytes_after < report.bytes_before, "{report:?}");
+    assert_eq!(report.segments, 1);
+    check_all(&env, 320);
+    assert_eq!(compact::plan(&store).unwrap().segments, 0);
+    append_traces(&store, 320..330);
+    check_all(&env, 330);
+    let plan = compact::plan(&store).unwrap();
+    assert_eq!((plan.segments, plan.events), (1, 10));
+    compact::execute(&store, &plan, &Silent).unwrap();
+    check_all(&env, 330);
+}
