@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 use crate::event::{Event, encode_events};
 use crate::frame::{Effort, Frame, FrameKey, FrameKind, Packer};
 use crate::id::{EventId, SegmentId, encode_hex};
-use crate::limits::{BATCH_BYTES_MAX, FRAME_EVENTS_MAX, SEGMENT_BYTES_TARGET, SEGMENT_EVENTS_TARGET};
+use crate::limits::{BATCH_RAW_BYTES_TARGET, FRAME_EVENTS_MAX, SEGMENT_BYTES_TARGET, SEGMENT_EVENTS_TARGET};
 use crate::log::{Received, hash_file};
 use crate::object::ObjectsFrame;
 use crate::scan::offset_u32;
@@ -30,6 +30,7 @@ pub struct Builder {
     contents: Contents,
     batch: u64,
     batch_start: u64,
+    batch_raw: u64,
     written: u64,
     buffer: Vec<u8>,
     packer: Packer,
@@ -68,6 +69,7 @@ impl Builder {
             contents: Contents::default(),
             batch: 0,
             batch_start: HEADER_BYTES as u64,
+            batch_raw: 0,
             written: 0,
             buffer: header.encode().to_vec(),
             packer: Packer::new(Effort::FAST),
@@ -100,9 +102,11 @@ impl Builder {
 
     /// Adds objects that are compressed already.
     pub fn objects(&mut self, objects: &ObjectsFrame) -> Result<()> {
-        if self.at() - self.batch_start + objects.frame.file_bytes() > BATCH_BYTES_MAX / 2 {
+        let raw = u64::from(objects.frame.raw_bytes);
+        if self.at() > self.batch_start && self.batch_raw + raw > BATCH_RAW_BYTES_TARGET {
             self.commit()?;
         }
+        self.batch_raw += raw;
         let offset = offset_u32(self.at());
         self.contents.objects_frames.push(offset);
         self.contents.raw_bytes += u64::from(objects.frame.raw_bytes);
@@ -163,6 +167,7 @@ impl Builder {
         let commit = Commit { batch: self.batch, tail: self.tail, events, appended: self.env.clock.now() };
         self.place(&commit.frame())?;
         self.batch_start = self.at();
+        self.batch_raw = 0;
         Ok(())
     }
 

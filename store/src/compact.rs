@@ -20,7 +20,8 @@ use crate::id::{ObjectId, SegmentId};
 use crate::kind::Kind;
 use crate::layout::{read_small, write_durably};
 use crate::limits::{
-    CHUNK_FRAME_BYTES_TARGET, COMPACT_FRAME_BYTES_TARGET, LOCK_WAIT_MICROS_MAX, SEGMENT_EVENTS_TARGET, SEGMENTS_MAX,
+    CHUNK_FRAME_BYTES_TARGET, COMPACT_FRAME_BYTES_TARGET, LOCK_WAIT_MICROS_MAX, SEGMENT_EVENTS_TARGET,
+    SEGMENTS_MAX,
 };
 use crate::lock::lock;
 use crate::log::Received;
@@ -93,16 +94,23 @@ fn sources(store: &Store) -> Result<Vec<Arc<Sealed>>> {
     let set = store.refresh()?;
     if let Some(unreadable) = set.unreadable.first() {
         let path = unreadable.path.display();
-        return Err(Error::corrupt(format!("cannot compact: segment `{path}` cannot be read, run `agent-trace verify`")));
+        return Err(Error::corrupt(format!(
+            "cannot compact: segment `{path}` cannot be read, run `agent-trace verify`"
+        )));
     }
     Ok(set.sealed.into_iter().filter(|sealed| !done.contains(sealed.id.as_bytes().as_slice())).collect())
 }
 
 /// Rewrites what the plan names, and what has been added since.
 pub fn execute(store: &Store, _plan: &CompactPlan, progress: &dyn Progress) -> Result<CompactReport> {
-    let _lock = lock(store.env(), &store.dir().join("compact.lock"), LockMode::Exclusive, 0).map_err(|error| {
-        if error.kind() == ErrorKind::Unavailable { error.context("another compaction is at work") } else { error }
-    })?;
+    let _lock =
+        lock(store.env(), &store.dir().join("compact.lock"), LockMode::Exclusive, 0).map_err(|error| {
+            if error.kind() == ErrorKind::Unavailable {
+                error.context("another compaction is at work")
+            } else {
+                error
+            }
+        })?;
     let _busy = store.busy()?;
     let bytes_before = store_bytes(store)?;
     store.seal()?;
@@ -251,7 +259,10 @@ fn rewrite_events(
     let mut marks: Vec<Marks> = vec![Marks::default(); sealed.directory.events as usize];
     for entry in all_names(sealed.file.as_ref(), &sealed.key, &sealed.directory)? {
         let marks = marks.get_mut(entry.event as usize);
-        marks.ok_or_else(|| Error::corrupt("a name stands for an event that is not there"))?.names.push((entry.prefix, entry.cites));
+        marks
+            .ok_or_else(|| Error::corrupt("a name stands for an event that is not there"))?
+            .names
+            .push((entry.prefix, entry.cites));
     }
     let mut events = Vec::with_capacity(marks.len());
     for place in &sealed.directory.events_frames {
@@ -369,7 +380,9 @@ pub(crate) fn finish_interrupted(store: &Store) -> Result<()> {
     }
     let compact_lock = store.dir().join("compact.lock");
     let taken = store.env().fs.try_lock(&compact_lock, LockMode::Exclusive);
-    let Some(_lock) = taken.map_err(|error| Error::io("cannot lock `compact.lock`", error))? else { return Ok(()) };
+    let Some(_lock) = taken.map_err(|error| Error::io("cannot lock `compact.lock`", error))? else {
+        return Ok(());
+    };
     match read_small(store.env(), &path, JOURNAL_BYTES_MAX) {
         Ok(journal) => roll_forward(store, &journal),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
@@ -381,7 +394,9 @@ fn roll_forward(store: &Store, journal: &[u8]) -> Result<()> {
     let (body, checksum) = journal
         .split_last_chunk::<32>()
         .filter(|(body, checksum)| blake3::hash(body).as_bytes() == *checksum)
-        .ok_or_else(|| Error::corrupt("the journal of a compaction is damaged: it is written whole or not at all"))?;
+        .ok_or_else(|| {
+            Error::corrupt("the journal of a compaction is damaged: it is written whole or not at all")
+        })?;
     let _ = checksum;
     let mut decoder = Decoder::new("journal of a compaction", body);
     let (fs, tmp) = (&store.env().fs, store.dir().join("tmp"));
@@ -412,12 +427,12 @@ fn roll_forward(store: &Store, journal: &[u8]) -> Result<()> {
     reindex_after(store, &new)
 }
 
-/// Rebuilds the index small, and keeps in it what other modules noted there.
+/// Rebuilds the index small, and notes which segments need no compaction any more.
 fn reindex_after(store: &Store, new: &[SegmentId]) -> Result<()> {
-    let mut notes = store.index().read(|view| view.sides())?.unwrap_or_default();
-    let done = notes.entry(DONE_KEY.to_vec()).or_default();
+    let mut done =
+        store.index().read(|view| view.side(DONE_KEY)).ok().flatten().flatten().unwrap_or_default();
     done.extend(new.iter().flat_map(|id| *id.as_bytes()));
-    store.index().delete()?;
-    store.index().write(|change| notes.iter().try_for_each(|(key, value)| change.set_side(key, Some(value))))?;
+    store.index().renew()?;
+    store.index().write(|change| change.set_side(DONE_KEY, Some(&done)))?;
     store.catch_up()
 }

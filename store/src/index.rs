@@ -9,9 +9,10 @@
 //! newest time it covers, so the newest events of a term are found without reading the others.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use redb::{
     Database, ReadableDatabase, ReadableTable, StorageBackend, TableDefinition, TableError, WriteTransaction,
@@ -142,6 +143,10 @@ pub struct Place {
     pub event: u32,
 }
 
+/// Takes the events of one posting, newest first, and the newest time that a later posting can have; says whether to
+/// go on.
+pub type TakePostings<'a> = dyn FnMut(&[(Timestamp, Place)], Timestamp) -> bool + 'a;
+
 /// The index of one store, closed.
 #[derive(Clone)]
 pub struct Index {
@@ -182,6 +187,107 @@ impl StorageBackend for Backend {
     }
 }
 
+/// Reads the file and keeps writes to itself: redb notes in the file that it is open, which a reader need not wait for.
+#[derive(Debug)]
+struct ReadBackend {
+    backend: Backend,
+    written: Mutex<Overlay>,
+}
+
+/// What a reading redb wrote: whole blocks by number, and the length.
+#[derive(Debug)]
+struct Overlay {
+    bytes: u64,
+    blocks: BTreeMap<u64, Vec<u8>>,
+}
+
+const BLOCK_BYTES: u64 = 4096;
+
+impl ReadBackend {
+    fn new(file: Box<dyn File>) -> std::io::Result<ReadBackend> {
+        let bytes = file.len()?;
+        let written = Mutex::new(Overlay { bytes, blocks: BTreeMap::new() });
+        Ok(ReadBackend { backend: Backend { file }, written })
+    }
+
+    fn overlay(&self) -> MutexGuard<'_, Overlay> {
+        self.written.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The block as the file has it, zeroes where it has none.
+    fn stored(&self, block: u64) -> std::io::Result<Vec<u8>> {
+        let mut content = vec![0; usize::try_from(BLOCK_BYTES).expect("a block is small")];
+        let mut filled = 0;
+        while filled < content.len() {
+            match self.backend.file.read_at(&mut content[filled..], block * BLOCK_BYTES + filled as u64) {
+                Ok(0) => break,
+                Ok(count) => filled += count,
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(content)
+    }
+}
+
+impl StorageBackend for ReadBackend {
+    fn len(&self) -> std::io::Result<u64> {
+        Ok(self.overlay().bytes)
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> std::io::Result<()> {
+        let overlay = self.overlay();
+        let end = offset + out.len() as u64;
+        if end > overlay.bytes {
+            return Err(std::io::ErrorKind::UnexpectedEof.into());
+        }
+        let touched = overlay.blocks.range(offset / BLOCK_BYTES..end.div_ceil(BLOCK_BYTES)).next().is_some();
+        if !touched {
+            return self.backend.file.read_exact_at(out, offset);
+        }
+        for block in offset / BLOCK_BYTES..end.div_ceil(BLOCK_BYTES) {
+            let content = match overlay.blocks.get(&block) {
+                Some(content) => content.clone(),
+                None => self.stored(block)?,
+            };
+            let from = offset.max(block * BLOCK_BYTES);
+            let to = end.min((block + 1) * BLOCK_BYTES);
+            let within =
+                |at: u64, start: u64| usize::try_from(at - start).expect("within what was asked for");
+            out[within(from, offset)..within(to, offset)].copy_from_slice(
+                &content[within(from, block * BLOCK_BYTES)..within(to, block * BLOCK_BYTES)],
+            );
+        }
+        Ok(())
+    }
+
+    fn set_len(&self, bytes: u64) -> std::io::Result<()> {
+        self.overlay().bytes = bytes;
+        Ok(())
+    }
+
+    fn sync_data(&self) -> std::io::Result<()> {
+        Ok(())
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> std::io::Result<()> {
+        let mut overlay = self.overlay();
+        let end = offset + data.len() as u64;
+        for block in offset / BLOCK_BYTES..end.div_ceil(BLOCK_BYTES) {
+            let content = match overlay.blocks.entry(block) {
+                Entry::Occupied(known) => known.into_mut(),
+                Entry::Vacant(free) => free.insert(self.stored(block)?),
+            };
+            let from = offset.max(block * BLOCK_BYTES);
+            let to = end.min((block + 1) * BLOCK_BYTES);
+            let within = |at: u64, start: u64| usize::try_from(at - start).expect("within what was given");
+            content[within(from, block * BLOCK_BYTES)..within(to, block * BLOCK_BYTES)]
+                .copy_from_slice(&data[within(from, offset)..within(to, offset)]);
+        }
+        Ok(())
+    }
+}
+
 fn damaged(error: impl Into<redb::Error>) -> Error {
     let error = error.into();
     let kind = match &error {
@@ -208,10 +314,19 @@ impl Index {
 
     /// Opens the index, runs `work` on one read transaction, and closes it. `None` if there is no index.
     pub fn read<T>(&self, work: impl FnOnce(&View) -> Result<T>) -> Result<Option<T>> {
-        let _lock = lock(&self.env, &self.lock_path, LockMode::Exclusive, LOCK_WAIT_MICROS_MAX)?;
-        let Ok(file) = self.env.fs.open_write(&self.path) else { return Ok(None) };
+        if !self.exists() {
+            return Ok(None);
+        }
+        let _lock = lock(&self.env, &self.lock_path, LockMode::Shared, LOCK_WAIT_MICROS_MAX)?;
+        let doing = |error| Error::io(format!("cannot open index `{}`", self.path.display()), error);
+        let file = match self.env.fs.open(&self.path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(doing(error)),
+        };
+        let backend = ReadBackend::new(file).map_err(doing)?;
         guarded(|| {
-            let database = open(file)?;
+            let database = open(backend)?;
             let view = View { transaction: database.begin_read().map_err(damaged)? };
             if view.version()?.as_deref() != Some(VERSION) {
                 return Ok(None);
@@ -232,7 +347,7 @@ impl Index {
             .open_write(&self.path)
             .map_err(|error| Error::io(format!("cannot open index `{}`", self.path.display()), error))?;
         guarded(|| {
-            let database = open(file)?;
+            let database = open(Backend { file })?;
             let change = Change { transaction: begin(&database)? };
             let result = work(&change)?;
             change.transaction.commit().map_err(damaged)?;
@@ -250,7 +365,7 @@ impl Index {
         }
         let file = fs.create(&aside, true).map_err(doing)?;
         guarded(|| {
-            let database = open(file)?;
+            let database = open(Backend { file })?;
             let transaction = begin(&database)?;
             {
                 let mut meta = transaction.open_table(META).map_err(damaged)?;
@@ -275,6 +390,13 @@ impl Index {
         Ok(())
     }
 
+    /// Removes all that is computed from segments and keeps what other modules noted, as far as it can be read.
+    pub fn renew(&self) -> Result<()> {
+        let notes = self.read(|view| view.sides()).ok().flatten().unwrap_or_default();
+        self.delete()?;
+        self.write(|change| notes.iter().try_for_each(|(key, value)| change.set_side(key, Some(value))))
+    }
+
     /// Length of the file.
     pub fn bytes(&self) -> u64 {
         self.env.fs.metadata(&self.path).map_or(0, |metadata| metadata.bytes)
@@ -285,17 +407,14 @@ impl Index {
         let _lock = lock(&self.env, &self.lock_path, LockMode::Exclusive, LOCK_WAIT_MICROS_MAX)?;
         let Ok(file) = self.env.fs.open_write(&self.path) else { return Ok(true) };
         guarded(|| {
-            let mut database = open(file)?;
+            let mut database = open(Backend { file })?;
             database.check_integrity().map_err(damaged)
         })
     }
 }
 
-fn open(file: Box<dyn File>) -> Result<Database> {
-    Database::builder()
-        .set_cache_size(INDEX_CACHE_BYTES)
-        .create_with_backend(Backend { file })
-        .map_err(damaged)
+fn open(backend: impl StorageBackend) -> Result<Database> {
+    Database::builder().set_cache_size(INDEX_CACHE_BYTES).create_with_backend(backend).map_err(damaged)
 }
 
 fn begin(database: &Database) -> Result<WriteTransaction> {
@@ -380,6 +499,16 @@ impl View {
         Ok(found)
     }
 
+    /// Whether the tables of the open segment are those of this one, not of one before or after it.
+    pub fn is_open(&self, nonce: &[u8; 16]) -> Result<bool> {
+        let meta = table!(self, META, false);
+        let open = meta.get("open").map_err(damaged)?.map(|value| value.value().to_vec());
+        let rows = self.segments()?;
+        Ok(rows.iter().any(|(number, row)| {
+            row.nonce == *nonce && open.as_deref() == Some(number.to_be_bytes().as_slice())
+        }))
+    }
+
     /// Names of the open segment whose prefixes are from `low` to `high`.
     pub fn open_names(&self, low: &[u8; 8], high: &[u8; 8]) -> Result<Vec<NameEntry>> {
         let table = table!(self, OPEN_NAMES, Vec::new());
@@ -409,15 +538,10 @@ impl View {
 
     /// Hands events of a term over, newest first by rows, until `take` says that it has enough. Each call gets the
     /// events of one row and the newest time that any later row can have.
-    pub fn postings(
-        &self,
-        term: Term,
-        take: &mut dyn FnMut(&[(Timestamp, Place)], Timestamp) -> bool,
-    ) -> Result<()> {
+    pub fn postings(&self, term: Term, take: &mut TakePostings<'_>) -> Result<()> {
         let table = table!(self, POSTINGS, ());
         let (low, high) = posting_range(term);
-        let mut rows = table.range::<&[u8]>(low.as_slice()..=high.as_slice()).map_err(damaged)?.rev();
-        while let Some(row) = rows.next() {
+        for row in table.range::<&[u8]>(low.as_slice()..=high.as_slice()).map_err(damaged)?.rev() {
             let (key, value) = row.map_err(damaged)?;
             let (newest, events) = decode_posting(key.value(), value.value())?;
             if !take(&events, newest) {
@@ -648,8 +772,16 @@ impl Change {
     }
 
     /// Notes which segment the tables of the open segment belong to.
+    /// What they hold of another one, which has been sealed meanwhile, is forgotten.
     pub fn set_open(&self, number: u32) -> Result<()> {
         let mut meta = self.transaction.open_table(META).map_err(damaged)?;
+        let other =
+            meta.get("open").map_err(damaged)?.is_some_and(|open| open.value() != number.to_be_bytes());
+        if other {
+            self.transaction.delete_table(OPEN_IDS).map_err(damaged)?;
+            self.transaction.delete_table(OPEN_NAMES).map_err(damaged)?;
+            self.transaction.delete_table(OPEN_FRAMES).map_err(damaged)?;
+        }
         meta.insert("open", number.to_be_bytes().as_slice()).map_err(damaged)?;
         Ok(())
     }

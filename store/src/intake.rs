@@ -24,6 +24,7 @@ use crate::log::{Draft, Prepared};
 use crate::object::{ObjectsBuilder, ObjectsFrame, Part, Recipe};
 use crate::record::Facts;
 use crate::scan::marks_of;
+use crate::segments::SegmentSet;
 use crate::store::Store;
 use crate::time::Timestamp;
 
@@ -98,6 +99,8 @@ pub struct Intake<'a> {
     drafts: Vec<Draft>,
     new: HashSet<ObjectId>,
     waiting: Vec<(Kind, ObjectId, Vec<u8>, Draft)>,
+    /// The segments that were there when the first waiting record was asked for.
+    asked: Option<SegmentSet>,
     taken: Taken,
     buffer: Vec<u8>,
 }
@@ -116,6 +119,7 @@ impl<'a> Intake<'a> {
             drafts: Vec::new(),
             new: HashSet::new(),
             waiting: Vec::new(),
+            asked: None,
             taken: Taken::default(),
             buffer: Vec::new(),
         }
@@ -154,6 +158,7 @@ impl<'a> Intake<'a> {
     /// Asks the store about the records that wait, together, and puts the new ones into frames.
     fn place_waiting(&mut self) -> Result<()> {
         let ids: Vec<ObjectId> = self.waiting.iter().map(|(_, id, _, _)| *id).collect();
+        self.asked.get_or_insert_with(|| self.store.segments());
         let held = self.store.contains_all(&ids)?;
         for ((kind, id, canonical, draft), held) in std::mem::take(&mut self.waiting).into_iter().zip(held) {
             if held {
@@ -290,6 +295,11 @@ impl<'a> Intake<'a> {
         if self.chunks.raw_bytes() + bytes.len() > CHUNK_FRAME_BYTES_TARGET || !self.chunks.fits(bytes.len())
         {
             self.frames.push(self.chunks.finish(&mut self.chunk_packer));
+            let full = self.frames.iter().map(|objects| u64::from(objects.frame.raw_bytes)).sum::<u64>();
+            if full >= 2 * INTAKE_BYTES_MAX {
+                // A body may be larger than a batch; its chunks go ahead of the event that needs them.
+                self.append()?;
+            }
         }
         self.chunks.add(id, bytes);
         self.new.insert(id);
@@ -341,11 +351,13 @@ impl<'a> Intake<'a> {
         let prepared = Prepared {
             frames: std::mem::take(&mut self.frames),
             drafts: std::mem::take(&mut self.drafts),
+            asked: self.asked.take(),
             ..Prepared::default()
         };
         self.new.clear();
         if prepared.is_empty() {
-            return Ok(());
+            // What the store held already is acknowledged too, and may have been left undurable by another process.
+            return if self.taken.known > 0 { self.store.settle() } else { Ok(()) };
         }
         let offered = prepared.drafts.len() as u64;
         let appended = self.store.append(prepared)?.len() as u64;

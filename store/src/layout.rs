@@ -69,13 +69,36 @@ pub fn write_durably(env: &Env, path: &Path, bytes: &[u8], private: bool) -> Res
     env.fs.sync_dir(dir).map_err(doing)
 }
 
+/// Makes a directory with its parents, all of whose names last.
+pub fn create_dir_durably(env: &Env, dir: &Path) -> io::Result<()> {
+    env.fs.create_dir_all(dir)?;
+    // Also those that exist: whoever made them may have died before they were durable.
+    for parent in dir.ancestors().skip(1).filter(|parent| !parent.as_os_str().is_empty()) {
+        match env.fs.sync_dir(parent) {
+            // Nobody makes a directory where he may not look.
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => break,
+            synced => synced?,
+        }
+    }
+    Ok(())
+}
+
+fn is_absent(env: &Env, path: &Path) -> Result<bool> {
+    match env.fs.metadata(path) {
+        Ok(_) => Ok(false),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(true),
+        Err(error) => Err(Error::io(format!("cannot look at `{}`", path.display()), error)),
+    }
+}
+
 /// Makes the files of a store that are not there yet; a finished store is left as it is.
 pub fn init(env: &Env, dir: &Path) -> Result<()> {
     let doing = |error| Error::io(format!("cannot create store `{}`", dir.display()), error);
+    create_dir_durably(env, dir).map_err(doing)?;
     for name in ["segments", "tmp", "remotes"] {
         env.fs.create_dir_all(&dir.join(name)).map_err(doing)?;
     }
-    if env.fs.metadata(&dir.join("writer.key")).is_err() {
+    if is_absent(env, &dir.join("writer.key"))? {
         write_durably(
             env,
             &dir.join("writer.key"),
@@ -83,20 +106,17 @@ pub fn init(env: &Env, dir: &Path) -> Result<()> {
             true,
         )?;
     }
-    if env.fs.metadata(&dir.join("instance")).is_err() {
+    if is_absent(env, &dir.join("instance"))? {
         write_durably(env, &dir.join("instance"), &fresh_mark(env, dir)?, true)?;
     }
     // Last, because its presence says that the rest is there.
-    if env.fs.metadata(&dir.join("format")).is_err() {
+    if is_absent(env, &dir.join("format"))? {
         let mut id = [0; 16];
         env.entropy.fill(&mut id);
         let text = format!("{FORMAT_FIRST} {FORMAT_VERSION}\n{}\n", encode_hex(&id));
         write_durably(env, &dir.join("format"), text.as_bytes(), false)?;
-        if let Some(parent) = dir.parent() {
-            env.fs.sync_dir(parent).map_err(doing)?;
-        }
     }
-    Ok(())
+    env.fs.sync_dir(dir).map_err(doing)
 }
 
 /// Reads which store this is.
@@ -134,11 +154,13 @@ pub fn read_format(env: &Env, dir: &Path) -> Result<StoreId> {
 /// in two places (I3).
 pub fn read_writer(env: &Env, dir: &Path) -> Result<WriterKey> {
     let path = dir.join("writer.key");
-    let mark = read_small(env, &dir.join("instance"), 256).unwrap_or_default();
+    let mark = read_if_there(env, &dir.join("instance"))?;
     let mut decoder = Decoder::new("instance mark", &mark);
     let known = decoder.array::<16>().and_then(|random| Ok((random, decoder.array::<32>()?)));
-    let here =
-        known.as_ref().is_ok_and(|(random, mark)| place_mark(env, dir, random).is_ok_and(|now| now == *mark));
+    let here = match &known {
+        Ok((random, mark)) => place_mark(env, dir, random)? == *mark,
+        Err(_) => false,
+    };
     if !here {
         return mint_writer(env, dir);
     }
@@ -148,6 +170,15 @@ pub fn read_writer(env: &Env, dir: &Path) -> Result<WriterKey> {
         .try_into()
         .map_err(|_| Error::corrupt(format!("`{}` is not a writer's key", path.display())))?;
     Ok(WriterKey::from_secret(&secret))
+}
+
+/// Reads a small file; one that is not there is empty. That it cannot be read does not say that it is not there.
+fn read_if_there(env: &Env, path: &Path) -> Result<Vec<u8>> {
+    match read_small(env, path, 256) {
+        Ok(content) => Ok(content),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(error) => Err(Error::io(format!("cannot read `{}`", path.display()), error)),
+    }
 }
 
 /// Gives a store a new writer; the log of the old one stays, and grows no further here.
@@ -174,7 +205,7 @@ fn place_mark(env: &Env, dir: &Path, random: &[u8; 16]) -> Result<[u8; 32]> {
         .metadata(dir)
         .map_err(|error| Error::io(format!("cannot look at `{}`", dir.display()), error))?;
     // Machines without the file are told apart by device and inode alone.
-    let machine = read_small(env, Path::new(MACHINE_FILE), 256).unwrap_or_default();
+    let machine = read_if_there(env, Path::new(MACHINE_FILE))?;
     let mut encoder = Encoder::new();
     encoder.put(random).u64(metadata.device).u64(metadata.inode).prefixed(&machine);
     Ok(*blake3::hash(&encoder.finish()).as_bytes())

@@ -24,6 +24,7 @@ pub mod progress;
 pub mod switches;
 pub mod time;
 // the data path
+pub mod build;
 pub mod cache;
 pub mod event;
 pub mod frame;
@@ -32,7 +33,6 @@ pub mod intake;
 pub mod json;
 pub mod layout;
 pub mod log;
-pub mod build;
 pub mod object;
 pub mod question;
 pub mod record;
@@ -45,6 +45,7 @@ pub mod table;
 pub mod writer;
 // care
 pub mod compact;
+pub mod reindex;
 pub mod verify;
 
 pub use error::{Error, ErrorKind, Result};

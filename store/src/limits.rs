@@ -35,6 +35,10 @@ pub const RECIPE_DEPTH_MAX: usize = 32;
 pub const SEGMENT_BYTES_TARGET: u64 = 32 << 20;
 /// A segment is sealed when it holds this many events.
 pub const SEGMENT_EVENTS_TARGET: u32 = 49_152;
+/// Frames of one batch together, after decompression.
+pub const BATCH_RAW_BYTES_MAX: u64 = 256 << 20;
+/// What is built in one go ends a batch after this many bytes before compression.
+pub const BATCH_RAW_BYTES_TARGET: u64 = 32 << 20;
 /// Events of one batch.
 pub const BATCH_EVENTS_MAX: usize = 16_384;
 /// Events of one segment.
@@ -73,6 +77,16 @@ pub const RECORD_FRAME_BYTES_TARGET: usize = 256 << 10;
 pub const COMPACT_FRAME_BYTES_TARGET: usize = 512 << 10;
 /// What one intake gathers before it appends, before compression.
 pub const INTAKE_BYTES_MAX: u64 = 8 << 20;
+/// Batches that `verify` takes apart at once.
+pub const VERIFY_BATCHES: usize = 8;
+/// What `verify` gathers before it takes it apart, stored and raw together.
+pub const VERIFY_BATCH_BYTES: u64 = 48 << 20;
+/// Parts of recipes that `verify` lays out at once.
+pub const VERIFY_PARTS_MAX: usize = 4 << 20;
+/// Records that a problem names as affected, before it only counts them.
+pub const VERIFY_AFFECTS_MAX: usize = 20;
+/// Missing objects that `verify` names one by one, before it only counts them.
+pub const VERIFY_MISSING_MAX: usize = 1000;
 /// Facts that are indexed of one record: paths, names it cites.
 pub const RECORD_FACTS_MAX: usize = 65_536;
 
@@ -91,5 +105,8 @@ const _: () = assert!(128 + KEY_BYTES_MAX + EVENT_OBJECTS_MAX * 32 <= EVENT_BYTE
 // The directory of a segment whose events all stand alone (112 bytes a run) fits one frame, with its other tables.
 const _: () = assert!(SEGMENT_EVENTS_MAX as usize * 112 + (1 << 20) <= FRAME_RAW_BYTES_MAX);
 const _: () = assert!(SEGMENT_EVENTS_TARGET as usize + BATCH_EVENTS_MAX <= SEGMENT_EVENTS_MAX as usize);
+// What one intake gathers, and one frame more of each sort, fits a batch.
+const _: () = assert!(2 * INTAKE_BYTES_MAX + 8 * FRAME_RAW_BYTES_MAX as u64 <= BATCH_RAW_BYTES_MAX);
+const _: () = assert!(BATCH_RAW_BYTES_TARGET + FRAME_RAW_BYTES_MAX as u64 <= BATCH_RAW_BYTES_MAX);
 // A batch fits a segment that is not yet due for sealing.
 const _: () = assert!(SEGMENT_BYTES_TARGET + BATCH_BYTES_MAX <= SEGMENT_BYTES_MAX);

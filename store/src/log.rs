@@ -20,10 +20,10 @@ use crate::limits::{
     SEGMENT_EVENTS_TARGET,
 };
 use crate::lock::lock;
-use crate::object::ObjectsFrame;
-use crate::scan::{Ending, Marks, Row, ScanStart, digest, offset_u32, scan};
-use crate::segment::{Commit, Contents, EventsPlace, HEADER_BYTES, LogTail, SegmentHeader, read_footer};
-use crate::segments::{open_path, sealed_path, segments_dir};
+use crate::object::{Objects, ObjectsFrame, Stored};
+use crate::scan::{Ending, Marks, Row, ScanStart, digest, offset_u32, scan_open};
+use crate::segment::{Commit, Contents, EventsPlace, HEADER_BYTES, LogTail, SegmentHeader, read_frame};
+use crate::segments::{SegmentSet, open_path, sealed_path, segments_dir};
 use crate::table::{IdEntry, NameEntry};
 use crate::writer::{Tip, WriterKey, encode_tips};
 
@@ -48,7 +48,7 @@ pub struct Received {
 }
 
 /// What is appended in one batch.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub struct Prepared {
     /// Objects, compressed.
     pub frames: Vec<ObjectsFrame>,
@@ -60,6 +60,8 @@ pub struct Prepared {
     pub received: Vec<Received>,
     /// Tips that came with them.
     pub tips: Vec<Tip>,
+    /// The segments that were asked whether they hold the drafts' records, before the store's lock was taken.
+    pub asked: Option<SegmentSet>,
 }
 
 impl Prepared {
@@ -78,8 +80,12 @@ impl Prepared {
     }
 }
 
-/// Whether an object is in the open segment before the part that a log has read.
-pub type EarlierIds<'a> = dyn Fn(&[ObjectId]) -> Result<Vec<bool>> + 'a;
+/// Whether records are in segments that have been sealed since they were asked for, or, where that is said, in the
+/// open segment before the part that a log has read.
+pub type EarlierIds<'a> = dyn Fn(&[ObjectId], bool) -> Result<Vec<bool>> + 'a;
+
+/// Finds a record that stands before the part of the open segment that a log has read.
+pub type Fetch<'a> = dyn Fn(&ObjectId) -> Result<Vec<u8>> + 'a;
 
 /// The open segment as the writing process knows it.
 struct OpenSegment {
@@ -102,6 +108,8 @@ struct OpenSegment {
     tips: Vec<Tip>,
     /// Whether all up to `end` is known to be durable.
     durable: bool,
+    /// Where the last batch starts that another process wrote and may not have made durable.
+    doubtful: Option<u64>,
 }
 
 #[derive(Clone, Copy, Default)]
@@ -125,8 +133,11 @@ pub struct Log {
     failed: bool,
 }
 
-/// What the index knows of the open segment, so that reading starts there.
-pub type Checkpoint<'a> = Option<&'a SegmentRow>;
+/// Asks what the index knows of the open segment, so that reading starts there; asked only where it is read.
+pub type Checkpoint<'a> = &'a dyn Fn() -> Result<Option<SegmentRow>>;
+
+/// Has the open segment read from its start.
+pub const WHOLE: Checkpoint<'static> = &|| Ok(None);
 
 impl Log {
     /// Starts with nothing read.
@@ -146,10 +157,11 @@ impl Log {
         checkpoint: Checkpoint<'_>,
         earlier: &EarlierIds<'_>,
         tail_before: &dyn Fn() -> Result<LogTail>,
+        fetch: &Fetch<'_>,
     ) -> Result<Vec<EventId>> {
         self.refuse_after_failure()?;
         let _lock = self.lock()?;
-        self.refresh(checkpoint, tail_before)?;
+        self.refresh(checkpoint, tail_before, fetch)?;
         let result = self.append_locked(prepared, earlier);
         if result.is_err() {
             self.failed = true;
@@ -158,7 +170,7 @@ impl Log {
         let ids = result?;
         let open = self.open.as_ref().expect("appending leaves the segment open");
         if open.end >= SEGMENT_BYTES_TARGET || open.contents.events >= SEGMENT_EVENTS_TARGET {
-            self.seal_locked().inspect_err(|_| self.failed = true)?;
+            self.seal_locked(fetch).inspect_err(|_| self.failed = true)?;
         }
         Ok(ids)
     }
@@ -198,7 +210,8 @@ impl Log {
         }
         let own = events.iter().map(|event| event.id).collect();
         // Whoever receives own events from beyond the tail takes a new writer first.
-        let beyond = |received: &Received| received.event.writer == writer && received.event.seq.get() > tail.seq;
+        let beyond =
+            |received: &Received| received.event.writer == writer && received.event.seq.get() > tail.seq;
         assert!(!prepared.received.iter().any(beyond), "I3: one log is written in one place");
         events.extend(prepared.received);
         if prepared.frames.is_empty() && events.is_empty() && prepared.tips.is_empty() {
@@ -213,6 +226,7 @@ impl Log {
         &mut self,
         checkpoint: Checkpoint<'_>,
         tail_before: &dyn Fn() -> Result<LogTail>,
+        fetch: &Fetch<'_>,
     ) -> Result<()> {
         if let Some(open) = &mut self.open {
             let length = match self.env.fs.metadata(&open.path) {
@@ -233,10 +247,7 @@ impl Log {
         });
         match found {
             Some(entry) => {
-                self.open = self.recover(&dir.join(entry.name), checkpoint)?;
-                if self.open.is_none() {
-                    return self.refresh(None, tail_before);
-                }
+                self.open = Some(self.recover(&dir.join(entry.name), checkpoint, fetch)?);
                 Ok(())
             }
             None => {
@@ -247,19 +258,13 @@ impl Log {
         }
     }
 
-    /// Reads an open segment; cuts what was never acknowledged; finishes a sealing that was cut short (then there is
-    /// no open segment left).
-    fn recover(&self, path: &Path, checkpoint: Checkpoint<'_>) -> Result<Option<OpenSegment>> {
+    /// Reads an open segment and cuts what was never acknowledged: also the footer of a sealing that was cut short,
+    /// which may be torn.
+    fn recover(&self, path: &Path, checkpoint: Checkpoint<'_>, fetch: &Fetch<'_>) -> Result<OpenSegment> {
         let doing = || format!("cannot recover segment `{}`", path.display());
         let file = self.env.fs.open_write(path).map_err(|error| Error::io(doing(), error))?;
         let header = SegmentHeader::read(file.as_ref()).map_err(|error| error.context(doing()))?;
         let key = FrameKey::new(&header.nonce);
-        let bytes = file.len().map_err(|error| Error::io(doing(), error))?;
-        if read_footer(file.as_ref(), &key, bytes).map_err(|error| error.context(doing()))?.is_some() {
-            file.sync().map_err(|error| Error::io(doing(), error))?;
-            self.name_sealed(path, file.as_ref(), bytes)?;
-            return Ok(None);
-        }
         let whole = ScanStart { offset: HEADER_BYTES as u64, batch: 0, tail: header.tail, events: 0 };
         let start_of = |row: &SegmentRow| ScanStart {
             offset: row.end,
@@ -267,7 +272,8 @@ impl Log {
             tail: row.tail,
             events: row.events,
         };
-        let checkpoint = checkpoint.filter(|row| {
+        let checkpoint = checkpoint()?;
+        let checkpoint = checkpoint.as_ref().filter(|row| {
             row.nonce == header.nonce
                 && row.batch > 0
                 && checkpoint_holds(file.as_ref(), &key, &start_of(row))
@@ -294,9 +300,12 @@ impl Log {
             rows: Vec::new(),
             tips: Vec::new(),
             durable: false,
+            doubtful: None,
         };
-        open.read(doing)?;
-        Ok(Some(open))
+        open.read(doing, fetch)?;
+        // Whoever made it may have died before its name was durable.
+        self.sync_names()?;
+        Ok(open)
     }
 
     fn create(&self, tail: LogTail) -> Result<OpenSegment> {
@@ -311,7 +320,7 @@ impl Log {
         file.write_all_at(&header.encode(), 0).map_err(doing)?;
         file.sync().map_err(doing)?;
         fs.rename(&aside, &path).map_err(doing)?;
-        self.sync_segments_dir()?;
+        self.sync_names()?;
         let base = ScanStart { offset: HEADER_BYTES as u64, batch: 0, tail, events: 0 };
         Ok(OpenSegment {
             path,
@@ -329,7 +338,17 @@ impl Log {
             rows: Vec::new(),
             tips: Vec::new(),
             durable: true,
+            doubtful: None,
         })
+    }
+
+    /// Makes the names in the segments' directory durable, and those of the files beside it.
+    fn sync_names(&self) -> Result<()> {
+        self.sync_segments_dir()?;
+        self.env
+            .fs
+            .sync_dir(&self.store)
+            .map_err(|error| Error::io(format!("cannot sync `{}`", self.store.display()), error))
     }
 
     fn sync_segments_dir(&self) -> Result<()> {
@@ -345,22 +364,22 @@ impl Log {
     }
 
     /// Seals the open segment, if it holds anything.
-    pub fn seal(&mut self, checkpoint: Checkpoint<'_>) -> Result<()> {
+    pub fn seal(&mut self, checkpoint: Checkpoint<'_>, fetch: &Fetch<'_>) -> Result<()> {
         self.refuse_after_failure()?;
         let _lock = self.lock()?;
         let none = || Err(Error::new(ErrorKind::NotFound, "there is no open segment"));
-        match self.refresh(checkpoint, &none) {
+        match self.refresh(checkpoint, &none, fetch) {
             Ok(()) => {}
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
             Err(error) => return Err(error),
         }
         if self.open.as_ref().is_some_and(|open| open.batch > 0) {
-            self.seal_locked().inspect_err(|_| self.failed = true)?;
+            self.seal_locked(fetch).inspect_err(|_| self.failed = true)?;
         }
         Ok(())
     }
 
-    fn seal_locked(&mut self) -> Result<()> {
+    fn seal_locked(&mut self, fetch: &Fetch<'_>) -> Result<()> {
         let mut open = self.open.take().expect("there is an open segment to seal");
         if !open.durable {
             open.sync()?;
@@ -368,7 +387,7 @@ impl Log {
         if open.base.offset != HEADER_BYTES as u64 {
             // What lies before was taken on the index's word; the footer must not be.
             let fed = open.fed;
-            open = self.recover(&open.path, None)?.expect("a segment without a footer is read");
+            open = self.recover(&open.path, WHOLE, fetch)?;
             open.sync()?;
             open.rows.retain(|row| row.event >= fed.events);
             open.fed.end = fed.end;
@@ -395,11 +414,11 @@ impl Log {
     }
 
     /// Makes sure that all that can be read of the open segment is durable, so that it may leave (I6).
-    pub fn settle(&mut self, checkpoint: Checkpoint<'_>) -> Result<()> {
+    pub fn settle(&mut self, checkpoint: Checkpoint<'_>, fetch: &Fetch<'_>) -> Result<()> {
         self.refuse_after_failure()?;
         let _lock = self.lock()?;
         let none = || Err(Error::new(ErrorKind::NotFound, "there is no open segment"));
-        match self.refresh(checkpoint, &none) {
+        match self.refresh(checkpoint, &none, fetch) {
             Ok(()) => {}
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
             Err(error) => return Err(error),
@@ -409,6 +428,25 @@ impl Log {
             open.sync().inspect_err(|_| self.failed = true)?;
         }
         Ok(())
+    }
+
+    /// Reads the open segment from its start, unless this process has done so.
+    pub fn read_whole(&mut self, fetch: &Fetch<'_>) -> Result<()> {
+        self.refuse_after_failure()?;
+        let _lock = self.lock()?;
+        if self.open.as_ref().is_some_and(|open| open.base.batch > 0) {
+            self.open = None;
+        }
+        let none = || Err(Error::new(ErrorKind::NotFound, "there is no open segment"));
+        match self.refresh(WHOLE, &none, fetch) {
+            Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether all of the open segment with this nonce has been read.
+    pub fn has_whole(&self, nonce: &[u8; 16]) -> bool {
+        self.open.as_ref().is_some_and(|open| open.header.nonce == *nonce && open.base.batch == 0)
     }
 
     /// Whether the open segment, as far as this process has read it, holds an object.
@@ -431,11 +469,9 @@ impl Log {
     /// Takes what the index has not been handed yet: each with the nonce of its segment and where it starts.
     pub fn take_feeds(&mut self) -> Vec<([u8; 16], u64, Feed)> {
         let mut feeds = std::mem::take(&mut self.sealed);
-        if let Some(open) = &mut self.open {
-            if open.fed.end < open.end {
-                let from = open.fed.end;
-                feeds.push((open.header.nonce, from, open.feed(None)));
-            }
+        if let Some(open) = self.open.as_mut().filter(|open| open.fed.end < open.end) {
+            let from = open.fed.end;
+            feeds.push((open.header.nonce, from, open.feed(None)));
         }
         feeds
     }
@@ -449,7 +485,7 @@ impl Log {
 /// Whether the commit that a checkpoint stands on is really there.
 fn checkpoint_holds(file: &dyn File, key: &FrameKey, start: &ScanStart) -> bool {
     let Some(at) = start.offset.checked_sub(Commit::FILE_BYTES) else { return false };
-    let Ok(frame) = crate::segment::read_frame(file, key, at) else { return false };
+    let Ok(frame) = read_frame(file, key, at) else { return false };
     frame.kind == FrameKind::Commit
         && Commit::decode(&frame.stored).is_ok_and(|commit| {
             commit.batch == start.batch && commit.tail == start.tail && commit.events == start.events
@@ -478,12 +514,20 @@ fn fresh(drafts: Vec<Draft>, open: &OpenSegment, earlier: &EarlierIds<'_>) -> Re
         .into_iter()
         .filter(|draft| !open.ids.contains_key(&draft.fact.objects[0]) && seen.insert(draft.fact.objects[0]))
         .collect();
-    if open.base.batch > 0 && !fresh.is_empty() {
+    if !fresh.is_empty() {
         let records: Vec<ObjectId> = fresh.iter().map(|draft| draft.fact.objects[0]).collect();
-        let mut held = earlier(&records)?.into_iter();
+        let mut held = earlier(&records, open.base.batch > 0)?.into_iter();
         fresh.retain(|_| !held.next().expect("one answer for each question"));
     }
     Ok(fresh)
+}
+
+fn plain_object(file: &dyn File, key: &FrameKey, frame: u32, slot: u32) -> Result<Vec<u8>> {
+    let raw = read_frame(file, key, u64::from(frame))?.into_raw(&mut Unpacker::new())?;
+    match Objects::decode(raw)?.get(slot as usize)? {
+        Stored::Plain(bytes) => Ok(bytes.to_vec()),
+        Stored::Recipe(_) => Err(Error::corrupt("a record is in parts")),
+    }
 }
 
 impl OpenSegment {
@@ -493,20 +537,38 @@ impl OpenSegment {
             self.durable = true;
             return Ok(());
         }
-        self.file
-            .sync()
-            .map_err(|error| Error::io(format!("cannot sync segment `{}`", self.path.display()), error))?;
+        let doing = |error| Error::io(format!("cannot sync segment `{}`", self.path.display()), error);
+        if let Some(from) = self.doubtful {
+            // If its sync failed, the system may have forgotten that it is still to be written: a sync alone would
+            // succeed and save nothing.
+            let bytes = usize::try_from(self.end - from).expect("batches are bounded");
+            let mut batch = vec![0; bytes];
+            self.file.read_exact_at(&mut batch, from).map_err(doing)?;
+            self.file.write_all_at(&batch, from).map_err(doing)?;
+        }
+        self.file.sync().map_err(doing)?;
+        self.doubtful = None;
         self.durable = true;
         Ok(())
     }
 
     /// Reads from the base to the end, and cuts what was never acknowledged.
-    fn read(&mut self, doing: impl Fn() -> String) -> Result<()> {
+    fn read(&mut self, doing: impl Fn() -> String, fetch: &Fetch<'_>) -> Result<()> {
         let mut unpacker = Unpacker::new();
-        let fetch = |_: &ObjectId| Err(Error::new(ErrorKind::NotFound, "not looked for here"));
         let mut digests = Vec::new();
-        let scanned = scan(self.file.as_ref(), &self.key, self.base, &mut |batch| {
-            digests.push(digest(&batch, &mut unpacker, &fetch)?);
+        let mut end = self.base.offset;
+        let scanned = scan_open(self.file.as_ref(), &self.key, self.base, &mut |batch| {
+            self.doubtful = Some(std::mem::replace(&mut end, batch.end));
+            // An event may be about a record of an earlier batch.
+            let earlier = |id: &ObjectId| match self.ids.get(id) {
+                Some((frame, slot)) => plain_object(self.file.as_ref(), &self.key, *frame, *slot),
+                None => fetch(id),
+            };
+            let digest = digest(&batch, &mut unpacker, &earlier)?;
+            for entry in &digest.ids {
+                self.ids.insert(entry.id, (entry.frame, entry.slot));
+            }
+            digests.push(digest);
             Ok(())
         })
         .map_err(|error| error.context(doing()))?;
@@ -515,9 +577,6 @@ impl OpenSegment {
         }
         for digest in digests {
             self.tips.extend(digest.tips.iter().copied());
-            for entry in &digest.ids {
-                self.ids.insert(entry.id, (entry.frame, entry.slot));
-            }
             let rows = self.contents.absorb(digest);
             self.rows.extend(rows);
         }

@@ -10,17 +10,20 @@ use crate::codec::Decoder;
 use crate::env::File;
 use crate::error::{Error, Result};
 use crate::event::{Event, Fact, decode_events};
-use crate::frame::{FRAME_MAGIC, Frame, FrameKey, FrameKind, Unpacker};
+use crate::frame::{FRAME_HEADER_BYTES, FRAME_MAGIC, Frame, FrameHeader, FrameKey, FrameKind, Unpacker};
 use crate::id::{EventId, ObjectId};
 use crate::kind::Kind;
+use crate::limits::BATCH_RAW_BYTES_MAX;
 use crate::object::{Objects, Stored};
 use crate::record::{self, Name};
-use crate::segment::{Commit, Contents, EventsPlace, LogTail, read_frame};
+use crate::segment::{Commit, Contents, EventsPlace, LogTail, read_footer, read_frame};
 use crate::table::{IdEntry, NameEntry};
 use crate::time::Timestamp;
 use crate::writer::{Tip, decode_tips};
 
 const SEARCH_BYTES: usize = 1 << 20;
+/// Bytes that are hashed at the most while a whole frame is looked for.
+const SEARCH_BYTES_MAX: u64 = 256 << 20;
 
 /// One committed batch as it lies in the file.
 #[derive(Clone, Debug)]
@@ -107,7 +110,8 @@ pub fn scan(
     while at < file_bytes {
         let frame = match read_frame(file, key, at) {
             Ok(frame) => frame,
-            Err(error) if error.kind() == crate::ErrorKind::Failed => return Err(error),
+            // Only damage is passed over: an I/O error is no damage, nor is a frame of a newer format (I11).
+            Err(error) if error.kind() != crate::ErrorKind::Corrupt => return Err(error),
             Err(error) => {
                 suspected.push(Damage { offset: at, error });
                 match next_frame(file, key, at + 1, file_bytes)? {
@@ -172,6 +176,24 @@ pub fn scan(
     Ok(state)
 }
 
+/// The same for a segment that is not named as sealed: a footer in it was never acknowledged, so it may be torn.
+pub fn scan_open(
+    file: &dyn File,
+    key: &FrameKey,
+    start: ScanStart,
+    each: &mut dyn FnMut(Batch) -> Result<()>,
+) -> Result<Scan> {
+    let mut scanned = scan(file, key, start, each)?;
+    if scanned.ending == Ending::Footer && !scanned.damage.is_empty() {
+        let bytes = file.len().map_err(|error| Error::io("cannot read a segment's length", error))?;
+        let footer = read_footer(file, key, bytes).ok().flatten();
+        if footer.is_none_or(|footer| footer.start <= scanned.end) {
+            scanned.damage.retain(|damage| damage.offset < scanned.end);
+        }
+    }
+    Ok(scanned)
+}
+
 /// Whether a commit that does not follow in order shows damage rather than a torn last batch: it is of a later
 /// batch, or one of a later batch follows.
 fn confirms_damage(
@@ -200,6 +222,7 @@ fn confirms_damage(
 /// Finds the next whole frame at or after an offset.
 pub fn next_frame(file: &dyn File, key: &FrameKey, from: u64, file_bytes: u64) -> Result<Option<u64>> {
     let mut window = vec![0; SEARCH_BYTES];
+    let mut budget = SEARCH_BYTES_MAX;
     let mut at = from;
     while at + 4 <= file_bytes {
         let length = usize::try_from(file_bytes - at).unwrap_or(usize::MAX).min(SEARCH_BYTES);
@@ -207,6 +230,11 @@ pub fn next_frame(file: &dyn File, key: &FrameKey, from: u64, file_bytes: u64) -
             .map_err(|error| Error::io("cannot search a damaged segment", error))?;
         for found in memmem::find_iter(&window[..length], &FRAME_MAGIC) {
             let offset = at + found as u64;
+            // What only looks like a header may make us read and hash much, again and again.
+            let Ok(bytes) = frame_bytes(file, offset) else { continue };
+            budget = budget.checked_sub(bytes).ok_or_else(|| {
+                Error::corrupt(format!("too much behind byte {from} looks like frames and is none"))
+            })?;
             if read_frame(file, key, offset).is_ok() {
                 return Ok(Some(offset));
             }
@@ -214,6 +242,14 @@ pub fn next_frame(file: &dyn File, key: &FrameKey, from: u64, file_bytes: u64) -
         at += (length - 3) as u64;
     }
     Ok(None)
+}
+
+/// How many bytes a frame at this offset would take, by its header alone.
+fn frame_bytes(file: &dyn File, offset: u64) -> Result<u64> {
+    let mut header = [0; FRAME_HEADER_BYTES];
+    file.read_exact_at(&mut header, offset)
+        .map_err(|error| Error::io("cannot search a damaged segment", error))?;
+    Ok(FrameHeader::decode(&header)?.file_bytes())
 }
 
 /// Under what an event is to be found: derived from its record.
@@ -337,6 +373,12 @@ pub fn digest(
     fetch: &dyn Fn(&ObjectId) -> Result<Vec<u8>>,
 ) -> Result<Digest> {
     let mut digest = Digest::default();
+    let raw = batch.raw_bytes();
+    if raw > BATCH_RAW_BYTES_MAX {
+        return Err(Error::corrupt(format!(
+            "a batch of {raw} bytes is over the limit of {BATCH_RAW_BYTES_MAX}"
+        )));
+    }
     let mut decoded: Vec<Objects> = Vec::new();
     let mut places: std::collections::HashMap<ObjectId, (usize, usize)> = std::collections::HashMap::new();
     for (offset, frame) in &batch.frames {
@@ -391,6 +433,13 @@ pub fn digest(
         };
     }
     Ok(digest)
+}
+
+impl Batch {
+    /// Bytes of its frames after decompression.
+    pub fn raw_bytes(&self) -> u64 {
+        self.frames.iter().map(|(_, frame)| u64::from(frame.raw_bytes)).sum()
+    }
 }
 
 impl Contents {

@@ -564,7 +564,7 @@ pub fn find_ids(
     for page in pages(&directory.id_fences, &fence(low), &fence(high)) {
         let raw = table_page(file, key, FrameKind::Ids, directory.ids_start + (page * ID_PAGE_BYTES) as u64)?;
         for entry in entries::<ID_ENTRY_BYTES>(&raw)? {
-            if &entry[..32] >= &low[..] && &entry[..32] <= &high[..] {
+            if entry[..32] >= low[..] && entry[..32] <= high[..] {
                 found.push(IdEntry::decode(entry));
             }
         }
@@ -585,7 +585,7 @@ pub fn find_names(
         let at = directory.names_start + (page * NAME_PAGE_BYTES) as u64;
         let raw = table_page(file, key, FrameKind::Names, at)?;
         for entry in entries::<NAME_ENTRY_BYTES>(&raw)? {
-            if &entry[..8] >= &low[..] && &entry[..8] <= &high[..] {
+            if entry[..8] >= low[..] && entry[..8] <= high[..] {
                 found.push(NameEntry::decode(entry));
             }
         }

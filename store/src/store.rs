@@ -3,8 +3,9 @@
 //! When [`Store::append`] returns, what it was given survives power loss. Reading needs no lock and verifies every
 //! hash. The index follows: [`Store::catch_up`] brings it up to the segments. Knows nothing of agents, git or remotes.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use rayon::prelude::*;
@@ -20,14 +21,18 @@ use crate::layout::{self, StoreId};
 use crate::limits::{OBJECT_BYTES_MAX, RECIPE_DEPTH_MAX, RECIPE_PARTS_MAX, UNINDEXED_EVENTS_MAX};
 use crate::log::{Log, Prepared};
 use crate::object::{Objects, Part, Stored};
-use crate::scan::{Batch, Digest, ScanStart, digest, scan};
-use crate::segment::{Contents, HEADER_BYTES, LogTail, read_frame};
+use crate::scan::{Batch, Digest, ScanStart, digest, scan, scan_open};
+use crate::segment::{Contents, EventsPlace, HEADER_BYTES, LogTail, read_frame};
 use crate::segments::{OpenFile, Sealed, SegmentSet};
 use crate::seqs::EventSet;
 use crate::writer::WriterKey;
 
+mod reading;
+
 /// Batches that are taken apart at once.
 const DIGEST_BATCHES: usize = 8;
+/// The same in bytes before compression.
+const DIGEST_BYTES: u64 = 48 << 20;
 
 /// A segment, sealed or open.
 #[derive(Clone)]
@@ -114,7 +119,25 @@ pub struct Store {
     log: Mutex<Log>,
     segments: RwLock<SegmentSet>,
     cache: FrameCache,
+    /// Whether filters are read as segments come.
+    bulk: AtomicBool,
+    open_tables: Mutex<Option<Arc<OpenTables>>>,
+    events: Mutex<VecDeque<EventsFrame>>,
 }
+
+/// What the index says of the open segment, read once: what it says of a place stays true, since segments only grow.
+struct OpenTables {
+    nonce: [u8; 16],
+    ids: HashMap<ObjectId, (u32, u32)>,
+    frames: Vec<EventsPlace>,
+    row: SegmentRow,
+}
+
+/// A decoded events frame: the segment's nonce, the offset, the events.
+type EventsFrame = ([u8; 16], u32, Arc<Vec<(Event, EventId)>>);
+
+/// Decoded events frames that are kept while reading.
+const EVENTS_FRAMES_KEPT: usize = 8;
 
 impl Store {
     /// Makes a store in a directory, or finishes making it, and opens it.
@@ -137,6 +160,9 @@ impl Store {
             key: RwLock::new(key),
             segments: RwLock::new(SegmentSet::default()),
             cache: FrameCache::default(),
+            bulk: AtomicBool::new(false),
+            open_tables: Mutex::new(None),
+            events: Mutex::new(VecDeque::new()),
         };
         crate::compact::finish_interrupted(&store)?;
         store.refresh()?;
@@ -171,6 +197,11 @@ impl Store {
     /// Takes a new writer, because the log of the old one is written elsewhere too (I3). What is here of it stays.
     pub fn renew_writer(&self) -> Result<WriterId> {
         self.seal()?;
+        self.replace_writer()
+    }
+
+    /// The same without sealing, for whoever holds the store's lock.
+    pub(crate) fn replace_writer(&self) -> Result<WriterId> {
         let mut log = self.log();
         let key = Arc::new(layout::mint_writer(&self.env, &self.dir)?);
         *log = Log::new(&self.env, &self.dir, Arc::clone(&key));
@@ -220,6 +251,9 @@ impl Store {
     pub fn refresh(&self) -> Result<SegmentSet> {
         let previous = self.segments();
         let set = SegmentSet::load(&self.env, &self.dir, &previous)?;
+        if self.bulk.load(Ordering::Relaxed) {
+            set.sealed.iter().try_for_each(|sealed| sealed.load_filter())?;
+        }
         *self.segments.write().unwrap_or_else(PoisonError::into_inner) = set.clone();
         Ok(set)
     }
@@ -248,10 +282,20 @@ impl Store {
     /// Appends a batch; when this returns, it is durable. Returns the ids of the own events made of its drafts.
     pub fn append(&self, prepared: Prepared) -> Result<Vec<EventId>> {
         let mut log = self.log();
-        let row = self.open_row()?;
-        let earlier = |ids: &[ObjectId]| self.indexed_open(ids);
+        let asked = prepared.asked.clone();
+        let earlier = |ids: &[ObjectId], indexed: bool| {
+            let mut held = if indexed { self.indexed_open(ids)? } else { vec![false; ids.len()] };
+            if let Some(asked) = &asked {
+                for sealed in self.refresh()?.sealed.iter().filter(|sealed| asked.get(&sealed.id).is_none()) {
+                    for (id, held) in ids.iter().zip(&mut held) {
+                        *held = *held || sealed.find(id)?.is_some();
+                    }
+                }
+            }
+            Ok(held)
+        };
         let tail = || self.tail_before();
-        let ids = log.append(prepared, row.as_ref(), &earlier, &tail)?;
+        let ids = log.append(prepared, &|| self.open_row(), &earlier, &tail, &|id| self.record_before(id))?;
         if log.sealed_waiting() > 0 {
             let feeds = log.take_sealed_feeds();
             drop(log);
@@ -264,9 +308,8 @@ impl Store {
     /// Seals the open segment, if it holds anything.
     pub fn seal(&self) -> Result<()> {
         let mut log = self.log();
-        let row = self.open_row()?;
         // What is open is handed over first, so that the index has all of it once when the segment is sealed.
-        log.seal(row.as_ref())?;
+        log.seal(&|| self.open_row(), &|id| self.record_before(id))?;
         let feeds = log.take_feeds();
         drop(log);
         self.refresh()?;
@@ -275,8 +318,11 @@ impl Store {
 
     /// Makes sure that all that is readable is durable, so that it may leave (I6).
     pub fn settle(&self) -> Result<()> {
-        let row = self.open_row()?;
-        self.log().settle(row.as_ref())
+        #[cfg(feature = "sim")]
+        if crate::switches::planted(crate::switches::Fault::SkipSettle) {
+            return Ok(());
+        }
+        self.log().settle(&|| self.open_row(), &|id| self.record_before(id))
     }
 
     /// What the index knows of the open segment.
@@ -287,6 +333,25 @@ impl Store {
         let rows = self.index.read(|view| view.segments());
         // A damaged index costs time here, not data: the segment is read from its start.
         Ok(rows.ok().flatten().and_then(|rows| rows.into_values().find(|row| row.id.is_none())))
+    }
+
+    /// Reads a record in a sealed segment, or in the indexed part of the open one; does not ask the log.
+    fn record_before(&self, id: &ObjectId) -> Result<Vec<u8>> {
+        let set = self.refresh()?;
+        let mut place = set.find(id)?.map(|(sealed, entry)| (Handle::Sealed(sealed), entry));
+        if let (None, Some(open)) = (&place, &set.open) {
+            let indexed = self.index.read(|view| match view.is_open(&open.header.nonce)? {
+                true => view.open_ids(id.as_bytes(), id.as_bytes()),
+                false => Ok(Vec::new()),
+            })?;
+            let entry = indexed.unwrap_or_default().into_iter().next();
+            place = entry.map(|entry| (Handle::Open(Arc::clone(open)), entry));
+        }
+        let (handle, entry) = place.ok_or_else(|| missing(id))?;
+        match self.objects(&handle, entry.frame)?.get(entry.slot as usize)? {
+            Stored::Plain(bytes) if ObjectId::of(bytes) == *id => Ok(bytes.to_vec()),
+            _ => Err(mismatch(id)),
+        }
     }
 
     fn indexed_open(&self, ids: &[ObjectId]) -> Result<Vec<bool>> {
@@ -321,7 +386,9 @@ impl Store {
     // ---- the index
 
     /// Brings the index up to the segments: first with what this process has in memory, then by reading.
+    /// What another process appended is made durable first: the index must not know what a power cut can take back.
     pub fn catch_up(&self) -> Result<()> {
+        self.settle()?;
         let feeds = self.log().take_feeds();
         self.apply(feeds)?;
         self.catch_up_from_files()
@@ -359,7 +426,7 @@ impl Store {
             }
         });
         if stale && set.unreadable.is_empty() {
-            self.index.delete()?;
+            self.index.renew()?;
             return self.catch_up_from_files_of(&set, &BTreeMap::new());
         }
         self.catch_up_from_files_of(&set, &rows)
@@ -445,7 +512,6 @@ impl Store {
         handle: &Handle,
         start: ScanStart,
     ) -> Result<(Contents, Vec<crate::scan::Row>, Vec<crate::writer::Tip>, ScanStart)> {
-
         let mut contents = Contents { events: start.events, ..Contents::default() };
         let (mut rows, mut tips, mut waiting) = (Vec::new(), Vec::new(), Vec::new());
         let mut end = start;
@@ -457,10 +523,15 @@ impl Store {
             waiting.clear();
             Ok(())
         };
-        let scanned = scan(handle.file(), handle.key(), start, &mut |batch| {
+        let mut each = |batch| {
             waiting.push(batch);
-            if waiting.len() >= DIGEST_BATCHES { flush(&mut waiting) } else { Ok(()) }
-        })?;
+            let raw: u64 = waiting.iter().map(Batch::raw_bytes).sum();
+            if waiting.len() >= DIGEST_BATCHES || raw >= DIGEST_BYTES { flush(&mut waiting) } else { Ok(()) }
+        };
+        let scanned = match handle {
+            Handle::Sealed(_) => scan(handle.file(), handle.key(), start, &mut each)?,
+            Handle::Open(_) => scan_open(handle.file(), handle.key(), start, &mut each)?,
+        };
         flush(&mut waiting)?;
         if let Some(damage) = scanned.damage.into_iter().next() {
             let path = handle.path(&self.dir);
@@ -488,304 +559,10 @@ impl Store {
             })?;
             Ok(bytes)
         };
-        batches.par_iter().map_init(Unpacker::new, |unpacker, batch| digest(batch, unpacker, &fetch)).collect()
-    }
-
-    // ---- reading
-
-    /// What a reader sees now. The index is brought up to date first, unless little is missing and another process
-    /// is at work that will do it.
-    pub fn snapshot(&self) -> Result<Snapshot> {
-        let mut snapshot = self.look()?;
-        let missing: usize = snapshot.unindexed.iter().map(|part| part.events.len()).sum();
-        let many = missing > UNINDEXED_EVENTS_MAX as usize;
-        if missing > 0 && (many || !self.somebody_is_busy()) {
-            self.catch_up()?;
-            snapshot = self.look()?;
-        }
-        Ok(snapshot)
-    }
-
-    fn look(&self) -> Result<Snapshot> {
-        let segments = self.refresh()?;
-        let rows = self.index.read(|view| view.segments())?.unwrap_or_default();
-        let by_nonce: HashMap<[u8; 16], &SegmentRow> = rows.values().map(|row| (row.nonce, row)).collect();
-        let mut unindexed = Vec::new();
-        for sealed in &segments.sealed {
-            let row = by_nonce.get(&sealed.header.nonce);
-            if row.is_none_or(|row| row.id.is_none()) {
-                let first = row.map_or(0, |row| row.events);
-                unindexed.push(unindexed_sealed(sealed, first)?);
-            }
-        }
-        if let Some(open) = &segments.open {
-            let row = by_nonce.get(&open.header.nonce).copied();
-            if let Some(part) = unindexed_open(open, row)? {
-                unindexed.push(part);
-            }
-        }
-        Ok(Snapshot { segments, rows, unindexed: Arc::new(unindexed) })
-    }
-
-    /// Whether the store holds an object. Look-ups of absent objects are cheap after [`Store::load_filters`].
-    pub fn contains(&self, id: &ObjectId) -> Result<bool> {
-        Ok(self.log().holds(id) || self.locate(id)?.is_some())
-    }
-
-    /// Whether the store holds each of these objects, asked together.
-    pub fn contains_all(&self, ids: &[ObjectId]) -> Result<Vec<bool>> {
-        let mut held: Vec<bool> = {
-            let log = self.log();
-            ids.iter().map(|id| log.holds(id)).collect()
-        };
-        let set = self.segments();
-        let mut absent = Vec::new();
-        for (index, id) in ids.iter().enumerate() {
-            if !held[index] {
-                held[index] = set.find(id)?.is_some();
-                if !held[index] {
-                    absent.push(index);
-                }
-            }
-        }
-        if !absent.is_empty() && set.open.is_some() {
-            let asked: Vec<ObjectId> = absent.iter().map(|index| ids[*index]).collect();
-            for (index, found) in absent.into_iter().zip(self.indexed_open(&asked)?) {
-                held[index] = found;
-            }
-        }
-        Ok(held)
-    }
-
-    /// Reads the filters of all sealed segments, for bulk work.
-    pub fn load_filters(&self) -> Result<()> {
-        self.segments().sealed.iter().try_for_each(|sealed| sealed.load_filter())
-    }
-
-    /// Finds an object.
-    pub fn locate(&self, id: &ObjectId) -> Result<Option<Location>> {
-        let set = self.segments();
-        if let Some((sealed, entry)) = set.find(id)? {
-            return Ok(Some(Location {
-                handle: Handle::Sealed(sealed),
-                frame: entry.frame,
-                slot: entry.slot,
-            }));
-        }
-        if let Some(location) = self.locate_open(id, &set)? {
-            return Ok(Some(location));
-        }
-        // Sealed, appended or compacted since the directory was last looked at.
-        let set = self.refresh()?;
-        if let Some((sealed, entry)) = set.find(id)? {
-            return Ok(Some(Location {
-                handle: Handle::Sealed(sealed),
-                frame: entry.frame,
-                slot: entry.slot,
-            }));
-        }
-        self.locate_open(id, &set)
-    }
-
-    fn locate_open(&self, id: &ObjectId, set: &SegmentSet) -> Result<Option<Location>> {
-        let Some(open) = &set.open else { return Ok(None) };
-        let found = self.log().find_open(id);
-        if let Some((path, entry)) = found {
-            if *path == *open.path {
-                let handle = Handle::Open(Arc::clone(open));
-                return Ok(Some(Location { handle, frame: entry.frame, slot: entry.slot }));
-            }
-        }
-        let indexed = self.index.read(|view| {
-            let rows = view.segments()?;
-            let row = rows.into_values().find(|row| row.nonce == open.header.nonce);
-            let ids = view.open_ids(id.as_bytes(), id.as_bytes())?;
-            Ok((row, ids.into_iter().next()))
-        });
-        let (row, entry) = indexed.ok().flatten().unwrap_or_default();
-        let handle = Handle::Open(Arc::clone(open));
-        if let (Some(_), Some(entry)) = (&row, entry) {
-            return Ok(Some(Location { handle, frame: entry.frame, slot: entry.slot }));
-        }
-        let Some(part) = unindexed_open(open, row.as_ref())? else { return Ok(None) };
-        for frame in part.objects_frames {
-            let objects = self.objects(&handle, frame)?;
-            for slot in 0..objects.len() {
-                if objects.get_with_id(slot)?.0 == *id {
-                    let slot = crate::codec::length_u32(slot);
-                    return Ok(Some(Location { handle, frame, slot }));
-                }
-            }
-        }
-        Ok(None)
-    }
-
-    /// The decoded objects frame of a segment at an offset.
-    pub fn objects(&self, handle: &Handle, offset: u32) -> Result<Arc<Objects>> {
-        if let Some(objects) = self.cache.get(handle.nonce(), offset) {
-            return Ok(objects);
-        }
-        let in_segment = |error: Error| {
-            error.context(format!("cannot read segment `{}`", handle.path(&self.dir).display()))
-        };
-        let frame = read_frame(handle.file(), handle.key(), u64::from(offset)).map_err(in_segment)?;
-        if frame.kind != FrameKind::Objects {
-            return Err(in_segment(Error::corrupt(format!("frame at byte {offset}: expected objects"))));
-        }
-        let raw = frame.into_raw(&mut Unpacker::new()).map_err(in_segment)?;
-        let objects = Arc::new(Objects::decode(raw).map_err(in_segment)?);
-        self.cache.put(handle.nonce(), offset, Arc::clone(&objects));
-        Ok(objects)
-    }
-
-    /// Reads an object whole and verifies its hash.
-    pub fn read(&self, id: &ObjectId) -> Result<Vec<u8>> {
-        let mut bytes = Vec::new();
-        self.copy(id, &mut |part| {
-            bytes.extend_from_slice(part);
-            Ok(())
-        })?;
-        Ok(bytes)
-    }
-
-    /// Hands an object over in parts, each verified before it is handed over; the whole is verified at the end.
-    pub fn copy(&self, id: &ObjectId, sink: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<()> {
-        self.copy_with(None, id, sink)
-    }
-
-    /// The same, where a segment that is not in the store yet is looked into first.
-    pub fn copy_with(
-        &self,
-        extra: Option<&Arc<Sealed>>,
-        id: &ObjectId,
-        sink: &mut dyn FnMut(&[u8]) -> Result<()>,
-    ) -> Result<()> {
-        let (parts, bytes) = self.leaves_with(extra, id)?;
-        let single = parts.len() == 1 && parts[0].id == *id;
-        let mut whole = blake3::Hasher::new();
-        let mut sum = 0u64;
-        for part in parts {
-            self.with_plain(extra, &part.id, &mut |bytes| {
-                if bytes.len() as u64 != part.bytes {
-                    return Err(mismatch(id));
-                }
-                sum += part.bytes;
-                if !single {
-                    whole.update(bytes);
-                }
-                sink(bytes)
-            })?;
-        }
-        if !single && (sum != bytes || whole.finalize().as_bytes() != id.as_bytes()) && !checks_skipped() {
-            return Err(mismatch(id));
-        }
-        Ok(())
-    }
-
-    /// The plain objects that an object is put together from, in order, and its length.
-    pub fn leaves(&self, id: &ObjectId) -> Result<(Vec<Part>, u64)> {
-        self.leaves_with(None, id)
-    }
-
-    fn leaves_with(&self, extra: Option<&Arc<Sealed>>, id: &ObjectId) -> Result<(Vec<Part>, u64)> {
-        let mut leaves = Vec::new();
-        let total = self.leaves_into(extra, id, None, 0, &mut leaves)?;
-        Ok((leaves, total))
-    }
-
-    /// Finds an object, in a segment that is not in the store yet or in the store.
-    pub fn locate_with(&self, extra: Option<&Arc<Sealed>>, id: &ObjectId) -> Result<Option<Location>> {
-        if let Some(sealed) = extra {
-            if let Some(entry) = sealed.find(id)? {
-                let handle = Handle::Sealed(Arc::clone(sealed));
-                return Ok(Some(Location { handle, frame: entry.frame, slot: entry.slot }));
-            }
-        }
-        self.locate(id)
-    }
-
-    fn leaves_into(
-        &self,
-        extra: Option<&Arc<Sealed>>,
-        id: &ObjectId,
-        bytes: Option<u64>,
-        depth: usize,
-        leaves: &mut Vec<Part>,
-    ) -> Result<u64> {
-        if depth > RECIPE_DEPTH_MAX {
-            return Err(Error::corrupt(format!("the recipe of object `{}` is too deep", id.short())));
-        }
-        let location = self.locate_with(extra, id)?.ok_or_else(|| missing(id))?;
-        let objects = self.objects(&location.handle, location.frame)?;
-        let total = match objects.get(location.slot as usize)? {
-            Stored::Plain(plain) => {
-                leaves.push(Part { id: *id, bytes: plain.len() as u64 });
-                plain.len() as u64
-            }
-            Stored::Recipe(recipe) => {
-                if recipe.id != *id {
-                    return Err(mismatch(id));
-                }
-                for part in &recipe.parts {
-                    self.leaves_into(extra, &part.id, Some(part.bytes), depth + 1, leaves)?;
-                }
-                recipe.bytes
-            }
-        };
-        if bytes.is_some_and(|bytes| bytes != total)
-            || total > OBJECT_BYTES_MAX
-            || leaves.len() > RECIPE_PARTS_MAX
-        {
-            return Err(mismatch(id));
-        }
-        Ok(total)
-    }
-
-    /// Hands a plain object's bytes over after comparing their hash.
-    fn with_plain(
-        &self,
-        extra: Option<&Arc<Sealed>>,
-        id: &ObjectId,
-        work: &mut dyn FnMut(&[u8]) -> Result<()>,
-    ) -> Result<()> {
-        let location = self.locate_with(extra, id)?.ok_or_else(|| missing(id))?;
-        let objects = self.objects(&location.handle, location.frame)?;
-        let Stored::Plain(bytes) = objects.get(location.slot as usize)? else { return Err(mismatch(id)) };
-        if !checks_skipped() && ObjectId::of(bytes) != *id {
-            return Err(mismatch(id));
-        }
-        work(bytes)
-    }
-
-    /// Reads an event by its place.
-    pub fn event(&self, handle: &Handle, number: u32, row: Option<&SegmentRow>) -> Result<(Event, EventId)> {
-        let place = match handle {
-            Handle::Sealed(sealed) => sealed.directory.locate_event(number),
-            Handle::Open(_) => {
-                let frames = self.index.read(|view| view.open_frames())?.unwrap_or_default();
-                crate::segment::locate_event(&frames, number)
-                    .filter(|_| row.is_some_and(|row| number < row.events))
-            }
-        };
-        let broken = || {
-            let path = handle.path(&self.dir);
-            Error::corrupt(format!("segment `{}` has no event number {number}", path.display()))
-        };
-        let (offset, slot) = place.ok_or_else(broken)?;
-        let mut events = read_events(handle, offset)?;
-        if slot >= events.len() {
-            return Err(broken());
-        }
-        Ok(events.swap_remove(slot))
-    }
-
-    /// The events that the store holds.
-    pub fn held(&self, snapshot: &Snapshot) -> Result<EventSet> {
-        let runs = self.index.read(|view| view.runs())?.unwrap_or_default();
-        let indexed = runs.iter().map(|(_, run)| (run.writer, run.seq_first.get(), run.seq_last()));
-        let rest = snapshot.unindexed.iter().flat_map(|part| &part.events);
-        let rest = rest.map(|(event, _, _)| (event.writer, event.seq.get(), event.seq.get()));
-        Ok(EventSet::from_ranges(indexed.chain(rest)))
+        batches
+            .par_iter()
+            .map_init(Unpacker::new, |unpacker, batch| digest(batch, unpacker, &fetch))
+            .collect()
     }
 }
 
@@ -853,7 +630,7 @@ fn unindexed_open(open: &Arc<OpenFile>, row: Option<&SegmentRow>) -> Result<Opti
     let mut part = Unindexed { handle, events: Vec::new(), objects_frames: Vec::new() };
     let mut unpacker = Unpacker::new();
     let mut number = start.events;
-    let scanned = scan(open.file.as_ref(), &open.key, start, &mut |batch| {
+    let scanned = scan_open(open.file.as_ref(), &open.key, start, &mut |batch| {
         for (offset, frame) in batch.frames {
             match frame.kind {
                 FrameKind::Objects => part.objects_frames.push(crate::scan::offset_u32(offset)),

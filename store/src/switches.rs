@@ -15,6 +15,10 @@ pub enum Fault {
     SkipReceipt,
     /// The directory is not synced after a rename.
     SkipDirSync,
+    /// What can be read is not made durable before it is indexed or leaves.
+    SkipSettle,
+    /// A push replaces its head before what it names has been sent.
+    HeadFirst,
 }
 
 thread_local! {

@@ -1,8 +1,29 @@
 //! Checks every stored byte, id, chain and invariant; reports, and changes nothing.
+//!
+//! Every file is read from end to end and nothing is taken on the word of a table. Damage never ends the work: what
+//! is wrong is noted, and what lies behind it is read. Takes no lock, so others may write meanwhile.
+
+mod batch;
+mod closure;
+mod indexed;
+mod logs;
+mod survey;
+mod tables;
+
+use std::collections::{BTreeMap, HashMap};
 
 use crate::error::Result;
+use crate::id::ObjectId;
+use crate::limits::{VERIFY_AFFECTS_MAX, VERIFY_MISSING_MAX};
 use crate::progress::Progress;
 use crate::store::Store;
+
+pub use crate::reindex::{ReindexReport, reindex};
+
+pub(crate) use closure::{Closure, each_events, events_of};
+pub(crate) use indexed::Indexed;
+pub(crate) use logs::held;
+pub(crate) use survey::{Fault, Survey};
 
 /// What was checked, and what is wrong.
 #[derive(Clone, Debug, Default)]
@@ -36,6 +57,156 @@ pub struct Problem {
 
 /// Checks a whole store.
 pub fn verify(store: &Store, progress: &dyn Progress) -> Result<Report> {
-    let _ = (store, progress);
-    Ok(Report::default())
+    let mut problems = Vec::new();
+    let indexed = Indexed::read(store, &mut problems)?;
+    let surveyed = Surveyed::read(store, &indexed, progress)?;
+    let surveys = &surveyed.surveys;
+    let mut report = Report {
+        segments: surveys.len() as u64,
+        bytes: surveys.iter().map(|survey| survey.source.bytes).sum(),
+        objects: surveys.iter().map(|survey| survey.objects.len() as u64).sum(),
+        events: surveys.iter().map(|survey| u64::from(survey.contents.events)).sum(),
+        ..Report::default()
+    };
+    let mut affected = Affected::default();
+    for fault in &surveyed.faults {
+        affected.problem("the segments", fault);
+    }
+    progress.start("objects", None);
+    check_objects(surveys, &mut affected, progress);
+    progress.finish();
+    let (chain, unconfirmed) = logs::check(surveys, store.writer());
+    report.unconfirmed = unconfirmed;
+    indexed.compare(surveys, &held(surveys), &mut problems);
+    report.problems = affected.finish();
+    report.problems.extend(chain);
+    report.problems.extend(problems);
+    Ok(report)
+}
+
+/// All segment files of a store, read.
+pub(crate) struct Surveyed {
+    /// The files.
+    pub(crate) surveys: Vec<Survey>,
+    /// What is wrong with files that are not even that.
+    pub(crate) faults: Vec<Fault>,
+}
+
+impl Surveyed {
+    /// Reads all segment files.
+    pub(crate) fn read(store: &Store, indexed: &Indexed, progress: &dyn Progress) -> Result<Surveyed> {
+        let (sources, faults) = survey::sources(store)?;
+        progress.start("segments", Some(sources.iter().map(|source| source.bytes).sum()));
+        let surveys = sources.into_iter().map(|source| {
+            let hint = indexed.hint(source.name);
+            survey::survey(store, source, hint, progress)
+        });
+        let surveys = surveys.collect();
+        progress.finish();
+        Ok(Surveyed { surveys, faults })
+    }
+}
+
+/// Problems, and the records that each of them concerns.
+#[derive(Default)]
+struct Affected {
+    problems: Vec<Problem>,
+    more: Vec<u64>,
+}
+
+impl Affected {
+    fn problem(&mut self, file: &str, fault: &Fault) -> usize {
+        let what = match fault.place {
+            Some((start, _)) => format!("{file} at byte {start}"),
+            None => file.to_owned(),
+        };
+        self.push(fault.code, what, fault.message.clone())
+    }
+
+    fn push(&mut self, code: &'static str, what: String, message: String) -> usize {
+        self.problems.push(Problem { code, what, message, affects: Vec::new() });
+        self.more.push(0);
+        self.problems.len() - 1
+    }
+
+    fn add(&mut self, problem: usize, record: &str) {
+        let affects = &mut self.problems[problem].affects;
+        if affects.iter().any(|known| known == record) {
+            return;
+        }
+        if affects.len() < VERIFY_AFFECTS_MAX {
+            affects.push(record.to_owned());
+        } else {
+            self.more[problem] += 1;
+        }
+    }
+
+    fn finish(mut self) -> Vec<Problem> {
+        for (problem, more) in self.problems.iter_mut().zip(self.more) {
+            if more > 0 {
+                problem.affects.push(format!("and {more} more"));
+            }
+        }
+        self.problems
+    }
+}
+
+/// Checks recipes and closure, and finds out which records each damage concerns.
+fn check_objects(surveys: &[Survey], affected: &mut Affected, progress: &dyn Progress) {
+    let closure = Closure::build(surveys, progress);
+    let mut causes: HashMap<ObjectId, Vec<usize>> = HashMap::new();
+    for survey in surveys {
+        let file = survey.source.path.display().to_string();
+        let first = affected.problems.len();
+        for fault in &survey.faults {
+            affected.problem(&file, fault);
+        }
+        for (id, fault) in &survey.lost_ids {
+            if !closure.holds(id) {
+                causes.entry(*id).or_default().push(first + fault);
+            }
+        }
+    }
+    let mut named: HashMap<ObjectId, usize> = HashMap::new();
+    for trouble in &closure.troubles {
+        let problem =
+            affected.push(trouble.code, format!("object `{}`", trouble.id), trouble.message.clone());
+        named.insert(trouble.id, problem);
+        causes.entry(trouble.id).or_default().push(problem);
+    }
+    let causes = closure.taints(causes);
+    let touched = each_events(surveys, |_, events| {
+        let mut touched: Vec<(String, ObjectId)> = Vec::new();
+        for (event, _) in &events {
+            let fact = &event.fact;
+            for id in fact.objects.iter().filter(|id| !closure.holds(id) || causes.contains_key(id)) {
+                touched.push((format!("{} `{}`", fact.kind, fact.key), *id));
+            }
+        }
+        (!touched.is_empty()).then_some(touched)
+    });
+    let mut missing: BTreeMap<ObjectId, Vec<String>> = BTreeMap::new();
+    for (record, id) in touched.into_iter().flatten() {
+        for problem in causes.get(&id).into_iter().flatten() {
+            affected.add(*problem, &record);
+        }
+        if closure.places(&id).is_empty() && !named.contains_key(&id) {
+            missing.entry(id).or_default().push(record);
+        }
+    }
+    name_missing(missing, affected);
+}
+
+fn name_missing(missing: BTreeMap<ObjectId, Vec<String>>, affected: &mut Affected) {
+    let count = missing.len();
+    for (id, records) in missing.into_iter().take(VERIFY_MISSING_MAX) {
+        let problem =
+            affected.push("closure", format!("object `{id}`"), "it is missing, but listed".to_owned());
+        for record in records {
+            affected.add(problem, &record);
+        }
+    }
+    if let Some(more) = count.checked_sub(VERIFY_MISSING_MAX).filter(|more| *more > 0) {
+        affected.push("closure", format!("{more} more objects"), "they are missing, but listed".to_owned());
+    }
 }

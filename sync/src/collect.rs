@@ -74,9 +74,9 @@ pub fn chosen_events(source: &Source, numbers: &[u32]) -> Result<Vec<(Event, Eve
             numbers
                 .iter()
                 .map(|number| {
-                    let (event, id) = events
-                        .get((number - place.first_event) as usize)
-                        .ok_or_else(|| Error::corrupt("an events frame is shorter than its directory says"))?;
+                    let (event, id) = events.get((number - place.first_event) as usize).ok_or_else(|| {
+                        Error::corrupt("an events frame is shorter than its directory says")
+                    })?;
                     Ok((event.clone(), *id, *number))
                 })
                 .collect()
@@ -95,12 +95,16 @@ pub fn collect(
     known: &(dyn Fn(&ObjectId) -> Result<bool> + Sync),
 ) -> Result<Collected> {
     let needed = closure(store, extra, source, &events, known)?;
-    let frames = gather(store, needed)?;
+    let frames = gather(needed)?;
     let events = with_marks(store, extra, source, events)?;
     Ok(Collected { frames, events })
 }
 
-type Needed = BTreeMap<([u8; 16], u32), (Handle, Vec<(u32, ObjectId)>)>;
+/// The needed slots of one frame, and the segment that it is in.
+type Slots = (Handle, Vec<(u32, ObjectId)>);
+
+/// Frames by segment and offset.
+type Needed = BTreeMap<([u8; 16], u32), Slots>;
 
 /// Where the objects stand that the events need, by frame.
 fn closure(
@@ -112,7 +116,8 @@ fn closure(
 ) -> Result<Needed> {
     // Most objects stand in the same segment as their events; its table is read once instead of searched often.
     let mut table: HashMap<ObjectId, (u32, u32)> = HashMap::new();
-    if let (Handle::Sealed(sealed), true) = (&source.handle, events.len() > 64) {
+    // A table of names is enough for a segment that is built, not for the index, which also lists by session and path.
+    if let (Handle::Sealed(sealed), true) = (&source.handle, extra.is_none() && events.len() > 64) {
         let ids = all_ids(sealed.file.as_ref(), &sealed.key, &sealed.directory)?;
         table = ids.into_iter().map(|entry| (entry.id, (entry.frame, entry.slot))).collect();
     }
@@ -139,7 +144,10 @@ fn closure(
                 let objects = store.objects(&location.handle, location.frame)?;
                 if let Stored::Recipe(recipe) = objects.get(location.slot as usize)? {
                     if depth >= RECIPE_DEPTH_MAX {
-                        return Err(Error::corrupt(format!("the recipe of object `{}` is too deep", id.short())));
+                        return Err(Error::corrupt(format!(
+                            "the recipe of object `{}` is too deep",
+                            id.short()
+                        )));
                     }
                     waiting.extend(recipe.parts.iter().map(|part| (part.id, true, depth + 1)));
                 }
@@ -151,9 +159,8 @@ fn closure(
 }
 
 /// Reads the needed objects, several frames at once.
-fn gather(store: &Store, needed: Needed) -> Result<Vec<ObjectsFrame>> {
-    let frames: Vec<((u32, Handle), Vec<(u32, ObjectId)>)> =
-        needed.into_iter().map(|((_, offset), (handle, slots))| ((offset, handle), slots)).collect();
+fn gather(needed: Needed) -> Result<Vec<ObjectsFrame>> {
+    let frames: Vec<(u32, Slots)> = needed.into_iter().map(|((_, offset), slots)| (offset, slots)).collect();
     let mut gathered: Vec<ObjectsFrame> = Vec::new();
     let mut loose = ObjectsBuilder::new();
     let mut packer = Packer::new(Effort::FAST);
@@ -162,7 +169,9 @@ fn gather(store: &Store, needed: Needed) -> Result<Vec<ObjectsFrame>> {
             .par_iter()
             .map_init(
                 || (Packer::new(Effort::FAST), Unpacker::new()),
-                |(packer, unpacker), ((offset, handle), slots)| take(handle, *offset, slots, packer, unpacker),
+                |(packer, unpacker), (offset, (handle, slots))| {
+                    take(handle, *offset, slots, packer, unpacker)
+                },
             )
             .collect::<Result<_>>()?;
         for taken in taken {
@@ -170,10 +179,9 @@ fn gather(store: &Store, needed: Needed) -> Result<Vec<ObjectsFrame>> {
                 Taken::Frame(frame) => gathered.push(frame),
                 Taken::Loose(objects) => {
                     for (id, bytes, recipe) in objects {
-                        if !loose.fits(bytes.len()) || loose.raw_bytes() + bytes.len() > GATHER_BYTES {
-                            if !loose.is_empty() {
-                                gathered.push(loose.finish(&mut packer));
-                            }
+                        let full = !loose.fits(bytes.len()) || loose.raw_bytes() + bytes.len() > GATHER_BYTES;
+                        if full && !loose.is_empty() {
+                            gathered.push(loose.finish(&mut packer));
                         }
                         match recipe {
                             Some(recipe) => loose.add_recipe(&recipe),
@@ -184,7 +192,6 @@ fn gather(store: &Store, needed: Needed) -> Result<Vec<ObjectsFrame>> {
             }
         }
     }
-    let _ = store;
     if !loose.is_empty() {
         gathered.push(loose.finish(&mut packer));
     }
@@ -221,13 +228,17 @@ fn take(
         match objects.get(*slot as usize)? {
             Stored::Plain(plain) => {
                 if ObjectId::of(plain) != *id {
-                    return Err(Error::corrupt(format!("object `{id}` is damaged: its bytes do not have its hash")));
+                    return Err(Error::corrupt(format!(
+                        "object `{id}` is damaged: its bytes do not have its hash"
+                    )));
                 }
                 bytes += plain.len();
                 loose.push((*id, plain.to_vec(), None));
             }
             Stored::Recipe(recipe) if recipe.id == *id => loose.push((*id, Vec::new(), Some(recipe))),
-            Stored::Recipe(_) => return Err(Error::corrupt(format!("object `{id}` has the recipe of another"))),
+            Stored::Recipe(_) => {
+                return Err(Error::corrupt(format!("object `{id}` has the recipe of another")));
+            }
         }
     }
     if bytes < GATHER_BYTES / 2 {
@@ -250,13 +261,12 @@ fn with_marks(
     events: Vec<(Event, EventId, u32)>,
 ) -> Result<Vec<Received>> {
     let mut names: HashMap<u32, Marks> = HashMap::new();
-    if let Handle::Sealed(sealed) = &source.handle {
-        if events.len() > 64 {
-            let wanted: HashSet<u32> = events.iter().map(|(_, _, number)| *number).collect();
-            for entry in all_names(sealed.file.as_ref(), &sealed.key, &sealed.directory)? {
-                if wanted.contains(&entry.event) {
-                    names.entry(entry.event).or_default().names.push((entry.prefix, entry.cites));
-                }
+    // A table of names is enough for a segment that is built, not for the index, which also lists by session and path.
+    if let (Handle::Sealed(sealed), true) = (&source.handle, extra.is_none() && events.len() > 64) {
+        let wanted: HashSet<u32> = events.iter().map(|(_, _, number)| *number).collect();
+        for entry in all_names(sealed.file.as_ref(), &sealed.key, &sealed.directory)? {
+            if wanted.contains(&entry.event) {
+                names.entry(entry.event).or_default().names.push((entry.prefix, entry.cites));
             }
         }
     }

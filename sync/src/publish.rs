@@ -7,7 +7,7 @@
 use std::path::PathBuf;
 
 use agent_trace_store::codec::{Decoder, Encoder};
-use agent_trace_store::layout::{read_small, write_durably};
+use agent_trace_store::layout::{create_dir_durably, read_small, write_durably};
 use agent_trace_store::limits::BATCH_EVENTS_MAX;
 use agent_trace_store::log::{Draft, Prepared};
 use agent_trace_store::scan::marks;
@@ -61,7 +61,11 @@ impl OwnHead {
         let mut encoder = Encoder::new();
         encoder.put(self.writer.as_bytes()).u64(self.generation).put(&self.before).put(&self.after);
         encoder.put(&self.manifest).u32(self.depth).u64(self.seq);
-        write_durably(store.env(), &OwnHead::path(store, remote)?, &encoder.finish(), true)
+        let path = OwnHead::path(store, remote)?;
+        write_durably(store.env(), &path, &encoder.finish(), true)?;
+        // Without the note the store would take itself for a copy, so the names of its directories must last too.
+        create_dir_durably(store.env(), path.parent().expect("the note lies in the cache"))
+            .map_err(|error| Error::io(format!("cannot make `{}` durable", path.display()), error))
     }
 }
 
@@ -122,7 +126,8 @@ pub fn publish(
     let bytes = manifest.encode();
     let manifest_id = Manifest::id(&bytes);
     remote.transport().write(&Manifest::key(&manifest_id), &bytes)?;
-    let generation = seen.map_or(0, |seen| seen.generation).max(noted.as_ref().map_or(0, |noted| noted.generation)) + 1;
+    let generation =
+        seen.map_or(0, |seen| seen.generation).max(noted.as_ref().map_or(0, |noted| noted.generation)) + 1;
     note_own_tip(store, state)?;
     let head = Head {
         remote: *id,
@@ -162,7 +167,10 @@ fn extend(
     }
     let read = |id: &ManifestId| -> Result<Manifest> {
         let bytes = remote.transport().read(&Manifest::key(id), MANIFEST_BYTES_MAX)?;
-        Manifest::decode(id, &bytes.ok_or_else(|| Error::corrupt("the own manifest is gone from the remote"))?)
+        Manifest::decode(
+            id,
+            &bytes.ok_or_else(|| Error::corrupt("the own manifest is gone from the remote"))?,
+        )
     };
     let depth = match depth {
         Some(depth) => depth,

@@ -100,7 +100,12 @@ pub fn pull(
 }
 
 /// Live segments that hold events which are not here, by their footers.
-fn wanted_segments(store: &Store, remote: &Remote, state: &State, held: &EventSet) -> Result<Vec<Arc<Sealed>>> {
+fn wanted_segments(
+    store: &Store,
+    remote: &Remote,
+    state: &State,
+    held: &EventSet,
+) -> Result<Vec<Arc<Sealed>>> {
     let Some(id) = remote.id() else { return Ok(Vec::new()) };
     if state.has.minus(held).is_empty() {
         return Ok(Vec::new());
@@ -117,7 +122,12 @@ fn wanted_segments(store: &Store, remote: &Remote, state: &State, held: &EventSe
 }
 
 /// Counts without fetching; by kind only where a segment is new as a whole.
-fn count_new(sealed: &Arc<Sealed>, held: &EventSet, options: &PullOptions, report: &mut PullReport) -> Result<()> {
+fn count_new(
+    sealed: &Arc<Sealed>,
+    held: &EventSet,
+    options: &PullOptions,
+    report: &mut PullReport,
+) -> Result<()> {
     let events = events_of(sealed);
     let new = events.minus(held).len();
     if new == events.len() && options.since.is_none() {
@@ -310,7 +320,8 @@ impl Puller<'_> {
                 *known = *tip;
             }
         }
-        let writers: std::collections::BTreeSet<_> = events.iter().map(|(event, _, _)| event.writer).collect();
+        let writers: std::collections::BTreeSet<_> =
+            events.iter().map(|(event, _, _)| event.writer).collect();
         tips.retain(|writer, _| writers.contains(writer));
         tips.into_values().collect()
     }

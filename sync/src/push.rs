@@ -127,15 +127,22 @@ fn transfer(
     if selection.picks.is_empty() {
         return Ok(());
     }
-    let id = remote.id().ok_or_else(|| Error::new(ErrorKind::NotFound, "the remote has not been made yet"))?;
+    let id =
+        remote.id().ok_or_else(|| Error::new(ErrorKind::NotFound, "the remote has not been made yet"))?;
     let outbox = cache_dir(store, &id)?.join("outbox");
     let outgoing = prepare(store, remote, state, selection, &outbox)?;
     let total = outgoing.iter().map(|segment| segment.bytes).sum();
     progress.start("pushing", Some(total));
+    #[cfg(feature = "sim")]
+    if agent_trace_store::switches::planted(agent_trace_store::switches::Fault::HeadFirst) {
+        let added = outgoing.iter().map(|segment| (segment.id, segment.bytes)).collect();
+        publish(store, remote, state, &id, added, replayed.own.map(|(hash, _)| hash))?;
+    }
     for segment in &outgoing {
         let key = segment_key(&segment.id);
         if remote.transport().bytes(&key)? == Some(segment.bytes) {
             // It arrived in an earlier push that was cut before its head.
+            remote.transport().keep(&key)?;
             progress.advance(segment.bytes);
             continue;
         }
@@ -176,9 +183,9 @@ fn prepare(
             _ => parts.push(pick),
         }
     }
-    let mut left = selection.events.minus(&outgoing.iter().fold(EventSet::default(), |set, segment| {
-        set.union(&events_of(&segment.sealed))
-    }));
+    let mut left = selection.events.minus(
+        &outgoing.iter().fold(EventSet::default(), |set, segment| set.union(&events_of(&segment.sealed))),
+    );
     for sealed in left_over(store, outbox)? {
         let events = events_of(&sealed);
         if events.minus(&left).is_empty() {
@@ -251,7 +258,9 @@ fn build(
     for pick in parts {
         let events = match &pick.events {
             Some(events) => events.clone(),
-            None => crate::collect::chosen_events(&pick.source, &(0..pick.source.events).collect::<Vec<_>>())?,
+            None => {
+                crate::collect::chosen_events(&pick.source, &(0..pick.source.events).collect::<Vec<_>>())?
+            }
         };
         let events: Vec<_> =
             events.into_iter().filter(|(event, _, _)| left.contains(&event.writer, event.seq)).collect();

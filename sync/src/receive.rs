@@ -18,6 +18,8 @@ use agent_trace_store::{Error, EventId, ObjectId, Result, Seq, Store, WriterId};
 
 /// Batches that are taken apart at once.
 const DIGEST_BATCHES: usize = 8;
+/// The same in bytes before compression.
+const DIGEST_BYTES: u64 = 48 << 20;
 
 /// What is known of the logs here, to compare neighbours with.
 #[derive(Default)]
@@ -44,7 +46,8 @@ impl Neighbours {
 
     /// Why a run does not fit its known neighbours, if it does not.
     fn misfit(&self, run: &Run) -> Option<String> {
-        let fork = |seq: u64| Some(format!("the log of writer `{}` has forked at seq {seq}", run.writer.short()));
+        let fork =
+            |seq: u64| Some(format!("the log of writer `{}` has forked at seq {seq}", run.writer.short()));
         let before = self.ends.get(&(run.writer, run.seq_first.get() - 1));
         if before.is_some_and(|id| *id != run.previous) {
             return fork(run.seq_first.get());
@@ -97,7 +100,11 @@ pub fn check(
 ) -> Result<Verdict> {
     let hash = hash_file(sealed.file.as_ref(), sealed.bytes)?;
     if hash != sealed.id {
-        return Err(Error::corrupt(format!("expected the hash `{}`, found `{}`", sealed.id.short(), hash.short())));
+        return Err(Error::corrupt(format!(
+            "expected the hash `{}`, found `{}`",
+            sealed.id.short(),
+            hash.short()
+        )));
     }
     let (digests, end) = take_apart(store, sealed)?;
     if let Some(missing) = first_missing(store, sealed, &digests)? {
@@ -113,11 +120,13 @@ pub fn check(
             received_tips.push(*tip);
         }
         let first = contents.events;
-        events.extend(digest.events.iter().zip(first..).map(|((event, id, _), number)| (event.clone(), *id, number)));
+        events.extend(
+            digest.events.iter().zip(first..).map(|((event, id, _), number)| (event.clone(), *id, number)),
+        );
         contents.absorb(digest);
     }
     let forks = contents.runs.iter().filter_map(|run| neighbours.misfit(run)).collect();
-    let unsigned = unsigned(store, &events, tips, &received_tips);
+    let unsigned = unsigned(&events, tips, &received_tips);
     let footer_holds = footer_holds(sealed, &contents, end)?;
     Ok(Verdict::Good(Box::new(Checked {
         sealed: Arc::clone(sealed),
@@ -141,7 +150,8 @@ fn take_apart(store: &Store, sealed: &Arc<Sealed>) -> Result<(Vec<Digest>, u64)>
     };
     let scanned = scan(sealed.file.as_ref(), &sealed.key, start, &mut |batch| {
         waiting.push(batch);
-        if waiting.len() >= DIGEST_BATCHES { flush(&mut waiting) } else { Ok(()) }
+        let raw: u64 = waiting.iter().map(Batch::raw_bytes).sum();
+        if waiting.len() >= DIGEST_BATCHES || raw >= DIGEST_BYTES { flush(&mut waiting) } else { Ok(()) }
     })?;
     flush(&mut waiting)?;
     if let Some(damage) = scanned.damage.into_iter().next() {
@@ -180,7 +190,6 @@ fn check_recipes(store: &Store, sealed: &Arc<Sealed>, digests: &[Digest]) -> Res
 
 /// Events beyond what their writers signed, and events at a signed place with another id.
 fn unsigned(
-    store: &Store,
     events: &[(Event, EventId, u32)],
     tips: &std::collections::BTreeMap<WriterId, Tip>,
     received: &[Tip],
@@ -197,12 +206,11 @@ fn unsigned(
             *known = (tip.seq, tip.event);
         }
     }
-    let own = store.writer();
     events
         .iter()
         .filter(|(event, id, _)| match signed.get(&event.writer) {
             Some((seq, tip)) => event.seq > *seq || event.seq == *seq && id != tip,
-            None => event.writer != own,
+            None => true,
         })
         .map(|(_, _, number)| *number)
         .collect()
@@ -223,7 +231,8 @@ fn footer_holds(sealed: &Sealed, contents: &Contents, end: u64) -> Result<bool> 
         .file
         .read_exact_at(&mut theirs, end)
         .map_err(|error| Error::io("cannot read the footer of a segment", error))?;
-    let filter = agent_trace_store::segment::Filter::read(sealed.file.as_ref(), &sealed.key, &sealed.directory)?;
+    let filter =
+        agent_trace_store::segment::Filter::read(sealed.file.as_ref(), &sealed.key, &sealed.directory)?;
     let ours = agent_trace_store::segment::Filter::read(&made, &sealed.key, &fresh.directory)?;
     Ok(theirs == made.0[..tables] && filter == ours)
 }
@@ -264,7 +273,9 @@ pub fn new_events(checked: &Checked, held: &EventSet) -> Vec<(Event, EventId, u3
     checked
         .events
         .iter()
-        .filter(|(event, _, number)| !held.contains(&event.writer, event.seq) && !checked.unsigned.contains(number))
+        .filter(|(event, _, number)| {
+            !held.contains(&event.writer, event.seq) && !checked.unsigned.contains(number)
+        })
         .cloned()
         .collect()
 }

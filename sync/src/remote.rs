@@ -206,7 +206,9 @@ fn changed_heads(
         let head = match Head::decode(&bytes) {
             Ok(head) if head.writer == writer && head.remote == *id => head,
             Ok(_) => {
-                replayed.refused.push(format!("the head of writer `{}` is of another remote", writer.short()));
+                replayed
+                    .refused
+                    .push(format!("the head of writer `{}` is of another remote", writer.short()));
                 continue;
             }
             Err(error) if error.kind() == ErrorKind::Unsupported => return Err(error),

@@ -55,7 +55,8 @@ pub fn select(store: &Store, snapshot: &Snapshot, state: &State, options: &PushO
     let unseen = missing.minus(&state.held);
     let bulk = unseen.len() >= BULK_EVENTS_MIN as u64;
     // In bulk all that is held back is looked at again; else only what the new events may free.
-    let candidates = if bulk || options.full || !options.only.is_empty() { missing.clone() } else { unseen.clone() };
+    let candidates =
+        if bulk || options.full || !options.only.is_empty() { missing.clone() } else { unseen.clone() };
     let mut chosen = read_candidates(&sources, &candidates)?;
     if !bulk {
         add_freed(store, snapshot, state, &sources, &mine, &mut chosen)?;
@@ -140,10 +141,14 @@ fn read_source(source: &Source, wanted: &EventSet) -> Result<Vec<(Event, EventId
             for run in &sealed.directory.runs {
                 let Some(log) = wanted.log(&run.writer) else { continue };
                 let all = log.contains_range(run.seq_first.get(), run.seq_last());
-                numbers.extend((0..run.count).filter(|step| {
-                    let seq = Seq::new(run.seq_first.get() + u64::from(*step));
-                    all || seq.is_some_and(|seq| log.contains(seq))
-                }).map(|step| run.first_event + step));
+                numbers.extend(
+                    (0..run.count)
+                        .filter(|step| {
+                            let seq = Seq::new(run.seq_first.get() + u64::from(*step));
+                            all || seq.is_some_and(|seq| log.contains(seq))
+                        })
+                        .map(|step| run.first_event + step),
+                );
             }
             numbers.sort_unstable();
             numbers
@@ -249,7 +254,9 @@ impl BulkNames {
             let all: Vec<u32> = (0..source.events).collect();
             let events = chosen_events(source, &all)?;
             for entry in source_names(store, source)? {
-                let Some((event, _, _)) = events.get(entry.event as usize).filter(|_| entry.cites) else { continue };
+                let Some((event, _, _)) = events.get(entry.event as usize).filter(|_| entry.cites) else {
+                    continue;
+                };
                 match event.fact.kind {
                     Kind::LEDGER => {
                         names.by_ledgers.insert(entry.prefix);
@@ -341,19 +348,27 @@ fn decide(
         }
     };
     for (_, event, _, _) in chosen.iter().filter(|(_, event, _, _)| !is_body(event.fact.kind)) {
-        let qualifies = options.full || event.fact.kind != Kind::TRACE || names.ledger_names(&event.fact.key)?;
+        let qualifies =
+            options.full || event.fact.kind != Kind::TRACE || names.ledger_names(&event.fact.key)?;
         verdict(event, qualifies, &mut sent);
     }
     // `--only conversations` sends those of traces that are there already, or all with `--full`.
     let alone = |kind: Kind| options.full && (options.only.is_empty() || options.only.contains(&kind));
     for (_, event, _, _) in chosen.iter().filter(|(_, event, _, _)| is_body(event.fact.kind)) {
-        let there = |writer: &WriterId, seq: Seq| {
-            state.has.contains(writer, seq) || sent.contains(&(*writer, seq))
-        };
+        let there =
+            |writer: &WriterId, seq: Seq| state.has.contains(writer, seq) || sent.contains(&(*writer, seq));
         let qualifies = alone(event.fact.kind) || names.trace_names(conversation(event), &there)?;
         verdict(event, qualifies, &mut sent);
     }
-    Ok(assemble(state, mine, chosen, sent, EventSet::from_ranges(held), &EventSet::from_ranges(skipped), sources))
+    Ok(assemble(
+        state,
+        mine,
+        chosen,
+        sent,
+        EventSet::from_ranges(held),
+        &EventSet::from_ranges(skipped),
+        sources,
+    ))
 }
 
 fn assemble(
@@ -388,7 +403,8 @@ fn assemble(
         let whole = matches!(source.handle, Handle::Sealed(_)) && events.len() == source.events as usize;
         selection.picks.push(Pick { source, events: (!whole).then_some(events) });
     }
-    selection.events = EventSet::from_ranges(sent.iter().map(|(writer, seq)| (*writer, seq.get(), seq.get())));
+    selection.events =
+        EventSet::from_ranges(sent.iter().map(|(writer, seq)| (*writer, seq.get(), seq.get())));
     selection.held = state.held.union(&held).minus(&selection.events).minus(skipped);
     selection.evaluated = mine.minus(skipped);
     selection

@@ -134,7 +134,12 @@ pub struct Tables {
 
 impl Tables {
     /// Opens the footers of all live segments of a remote.
-    pub fn open(store: &Store, transport: &dyn Transport, remote: &RemoteId, state: &State) -> Result<Tables> {
+    pub fn open(
+        store: &Store,
+        transport: &dyn Transport,
+        remote: &RemoteId,
+        state: &State,
+    ) -> Result<Tables> {
         let mut segments = Vec::new();
         for (id, bytes) in state.live_segments() {
             let sealed = remote_segment(store, transport, remote, id, *bytes)?;

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use agent_trace_store::env::{Env, File, LockMode};
 use agent_trace_store::id::encode_hex;
+use agent_trace_store::layout::create_dir_durably;
 use agent_trace_store::limits::LOCK_WAIT_MICROS_MAX;
 use agent_trace_store::lock::lock;
 use agent_trace_store::{Error, ErrorKind, Result};
@@ -30,6 +31,8 @@ pub trait Transport: Send + Sync {
     fn write_once(&self, key: &str, content: &[u8]) -> Result<()>;
     /// Sends a large file; durable when this returns. `sent` hears of each part.
     fn send(&self, key: &str, file: &dyn File, bytes: u64, sent: &dyn Fn(u64)) -> Result<()>;
+    /// Makes sure that a file that was sent earlier, by a push that did not hear of it, stays there.
+    fn keep(&self, key: &str) -> Result<()>;
     /// Where it is, for people.
     fn place(&self) -> String;
     /// How many requests were made.
@@ -58,7 +61,7 @@ impl Folder {
     pub fn create(&self) -> Result<()> {
         for name in ["heads", "manifests", "segments"] {
             let dir = self.path(name);
-            self.env.fs.create_dir_all(&dir).map_err(|error| unreachable(&dir, error))?;
+            create_dir_durably(&self.env, &dir).map_err(|error| unreachable(&dir, error))?;
         }
         self.env.fs.sync_dir(&self.dir).map_err(|error| unreachable(&self.dir, error))
     }
@@ -98,7 +101,8 @@ impl Transport for Folder {
             Ok(content) => Ok(Some(content)),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
             Err(error) if error.kind() == std::io::ErrorKind::InvalidData => {
-                Err(Error::corrupt(format!("`{}` on the remote is over its limit", path.display())).with_source(error))
+                Err(Error::corrupt(format!("`{}` on the remote is over its limit", path.display()))
+                    .with_source(error))
             }
             Err(error) => Err(unreachable(&path, error)),
         }
@@ -153,15 +157,22 @@ impl Transport for Folder {
             let mut at = 0;
             while at < bytes {
                 let length = usize::try_from(bytes - at).unwrap_or(usize::MAX).min(COPY_BYTES);
-                source
-                    .read_exact_at(&mut buffer[..length], at)
-                    .map_err(|error| Error::io(format!("cannot read what is to be sent as `{key}`"), error))?;
+                source.read_exact_at(&mut buffer[..length], at).map_err(|error| {
+                    Error::io(format!("cannot read what is to be sent as `{key}`"), error)
+                })?;
                 file.write_all_at(&buffer[..length], at).map_err(|error| unreachable(&path, error))?;
                 at += length as u64;
                 sent(length as u64);
             }
             Ok(())
         })
+    }
+
+    fn keep(&self, key: &str) -> Result<()> {
+        // Its content was synced before it got this name.
+        let path = self.path(key);
+        let dir = path.parent().ok_or_else(|| Error::invalid(format!("`{key}` is no key of a remote")))?;
+        self.env.fs.sync_dir(dir).map_err(|error| unreachable(&path, error))
     }
 
     fn place(&self) -> String {

@@ -149,7 +149,11 @@ fn a_plain_push_holds_back_what_nothing_names_and_sends_it_once_something_does()
     add(store, Kind::LEDGER, [ledger(2, &[3, 4])]);
     let report = send(&env, store, "/remote", &PushOptions::default());
     assert_eq!(report.sent.get(&Kind::TRACE), Some(&2));
-    assert_eq!(report.sent.get(&Kind::TRANSCRIPT), Some(&1), "the transcript follows the trace that names it");
+    assert_eq!(
+        report.sent.get(&Kind::TRANSCRIPT),
+        Some(&1),
+        "the transcript follows the trace that names it"
+    );
     assert_eq!(report.held_back.get(&Kind::TRACE), Some(&15));
     assert_eq!(fetch(&env, &stores[1], "/remote").taken.values().sum::<u64>(), 8);
     assert_eq!(stores[1].read(&body).unwrap(), b"{\"line\":1}\n".repeat(9_000));

@@ -890,48 +890,4 @@ mod tests {
         assert_eq!((0..SEEDS).map(cut).collect::<BTreeSet<_>>(), ["", "x", "\0"].map(bytes).into());
         file.len().expect("the original runs on");
     }
-
-    /// Run with `--release -- --ignored --nocapture`.
-    #[test]
-    #[ignore = "measures"]
-    fn speed() {
-        let rate = |name: &str, count: u32, work: &mut dyn FnMut()| {
-            let start = std::time::Instant::now();
-            work();
-            println!("{name}: {:.0} per second", f64::from(count) / start.elapsed().as_secs_f64());
-        };
-        let disk = SimDisk::new(0);
-        let file = put(&*disk.env().fs, "/a", b"");
-        rate("4 KiB append and sync", 50_000, &mut || {
-            for number in 0..50_000u64 {
-                file.write_all_at(&[1; 4_096], number * 4_096).unwrap();
-                file.sync().unwrap();
-            }
-        });
-        rate("simulation of 2 MiB in 1 KiB appends, every 8th synced, power cut", 200, &mut || {
-            for seed in 0..200 {
-                let disk = SimDisk::new(seed);
-                let file = put(&*disk.env().fs, "/a", b"");
-                for number in 0..2_048u64 {
-                    file.write_all_at(&[1; 1_024], number * 1_024).unwrap();
-                    if number % 8 == 0 {
-                        file.sync().unwrap();
-                    }
-                }
-                disk.crash();
-            }
-        });
-        rate("storm of 4 power cuts", 500, &mut || {
-            assert_ne!((0..500).map(|seed| storm(seed).0).fold(0, u64::wrapping_add), 0)
-        });
-        rate("temp, sync, rename, sync_dir", 20_000, &mut || {
-            let disk = SimDisk::new(0);
-            let fs = disk.env().fs;
-            for number in 0..20_000 {
-                put(&*fs, "/t", b"x").sync().unwrap();
-                fs.rename(path("/t"), path(&format!("/{}", number % 500))).unwrap();
-                fs.sync_dir(path("/")).unwrap();
-            }
-        });
-    }
 }

@@ -1,0 +1,311 @@
+//! What can be written on the command line, as plain data; reading it does nothing else.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// The whole command line.
+#[derive(Clone, Debug, Parser)]
+#[command(
+    name = "agent-trace",
+    version,
+    about = "Keeps which agent wrote a line, in which conversation, and why",
+    after_help = "Start with `agent-trace tour`, which shows all of it on sample data.",
+    disable_help_subcommand = false,
+    propagate_version = false,
+    infer_subcommands = false,
+    max_term_width = 110
+)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// Options of every command.
+#[derive(Args, Clone, Debug, Default)]
+#[command(next_help_heading = "Global options")]
+pub(crate) struct Global {
+    /// A store outside git; also given by the variable AGENT_TRACE_STORE
+    #[arg(long, global = true, value_name = "DIR")]
+    pub(crate) store: Option<PathBuf>,
+    /// Answer in JSON, as described in docs/json.md
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    /// When to use colour; NO_COLOR is respected too
+    #[arg(long, global = true, value_name = "WHEN", value_enum, default_value_t = Color::Auto)]
+    pub(crate) color: Color,
+    /// Show no progress
+    #[arg(long, global = true)]
+    pub(crate) no_progress: bool,
+    /// Print the answer only: no hints, no notes, no progress
+    #[arg(short, long, global = true)]
+    pub(crate) quiet: bool,
+    /// Run as if started in this directory
+    #[arg(short = 'C', global = true, value_name = "DIR")]
+    pub(crate) directory: Option<PathBuf>,
+}
+
+/// When to use colour.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Color {
+    /// On a terminal
+    #[default]
+    Auto,
+    /// Always
+    Always,
+    /// Never
+    Never,
+}
+
+/// The commands.
+#[derive(Clone, Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Give the git repository (or the directory given by --store) a store
+    Init,
+    /// Bring in transcripts, agent-trace-cli data and Agent Trace records
+    Import(Import),
+    /// List records, newest first
+    Log(Log),
+    /// Show a record
+    Show(Show),
+    /// Write the bytes of a transcript, a record or an object to stdout
+    Cat(Cat),
+    /// Say what the store holds and what has not been pushed
+    Status,
+    /// Count records by kind, agent and month
+    Stats,
+    /// Manage remotes
+    #[command(subcommand)]
+    Remote(Remote),
+    /// Send what a remote has not got
+    Push(Push),
+    /// Take what a remote has and this store has not
+    Pull(Pull),
+    /// Push, then pull
+    Sync(Sync),
+    /// Check every stored byte
+    Verify,
+    /// Compute the index again from the segments
+    Reindex,
+    /// Rewrite segments to be small
+    Compact(Compact),
+    /// Show what agent-trace does, on sample data in a temporary directory
+    Tour(Tour),
+    /// Write a completion script for a shell to stdout
+    Completions(Completions),
+    /// Write the manual page to stdout, or all manual pages into a directory
+    Man(Man),
+    /// Write docs/cli.md to stdout
+    #[command(hide = true)]
+    HelpPage,
+}
+
+/// `import`
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Import {
+    /// Files and directories; what they hold is found by content
+    #[arg(value_name = "PATH", required = true)]
+    pub(crate) paths: Vec<PathBuf>,
+    /// Only what is not older: RFC 3339, a date (local midnight), or back from now: 30d, 12h, 2w
+    #[arg(long, value_name = "TIME")]
+    pub(crate) since: Option<String>,
+    /// Count, bring in nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Leave the index to the next command
+    #[arg(long)]
+    pub(crate) no_index: bool,
+}
+
+/// `log`
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Log {
+    /// Only this kind: trace, ledger, commit-link, transcript, summary
+    #[arg(long, value_name = "KIND")]
+    pub(crate) kind: Option<String>,
+    /// Only what is not older: RFC 3339, a date (local midnight), or back from now: 30d, 12h, 2w
+    #[arg(long, value_name = "TIME")]
+    pub(crate) since: Option<String>,
+    /// Only what is not newer; a date includes that day
+    #[arg(long, value_name = "TIME")]
+    pub(crate) until: Option<String>,
+    /// Only this session, as its agent names it
+    #[arg(long, value_name = "SESSION")]
+    pub(crate) session: Option<String>,
+    /// Only what concerns this file, as named from the root of its repository
+    #[arg(long, value_name = "PATH")]
+    pub(crate) path: Option<String>,
+    /// Only the ledger and the commit-link of this commit, and traces made on top of it
+    #[arg(long, value_name = "COMMIT")]
+    pub(crate) commit: Option<String>,
+    /// At most so many [default: 50, without a limit where --since or --commit is given]
+    #[arg(short = 'n', long = "limit", value_name = "N")]
+    pub(crate) limit: Option<usize>,
+}
+
+/// `show`
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Show {
+    /// An object id or its beginning, a trace, a conversation, a commit, or the SHA-256 of a transcript
+    #[arg(value_name = "ID")]
+    pub(crate) id: String,
+    /// Show all versions, not only the one that answers
+    #[arg(long)]
+    pub(crate) all: bool,
+}
+
+/// `cat`
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Cat {
+    /// An object id or its beginning, a trace, a conversation, a commit, or the SHA-256 of a transcript
+    #[arg(value_name = "ID")]
+    pub(crate) id: String,
+}
+
+/// `remote`
+#[derive(Clone, Debug, Subcommand)]
+pub(crate) enum Remote {
+    /// Add a remote
+    Add {
+        /// Lower-case letters, digits, `.`, `_`, `-`; at most 64
+        name: String,
+        /// file:///path of a folder, which may be absent or empty
+        url: String,
+    },
+    /// List the remotes
+    List,
+    /// Show one remote
+    Show {
+        /// The remote
+        name: String,
+    },
+    /// Change where a remote lies
+    SetUrl {
+        /// The remote
+        name: String,
+        /// file:///path of a folder, which may be absent or empty
+        url: String,
+    },
+    /// Forget a remote; what it holds stays as it is
+    Remove {
+        /// The remote
+        name: String,
+    },
+    /// Rename a remote
+    Rename {
+        /// The name it has
+        old: String,
+        /// The name it gets
+        new: String,
+    },
+    /// Choose the remote that push, pull and sync use where none is named
+    Default {
+        /// The remote
+        name: String,
+    },
+}
+
+/// `push`
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Push {
+    /// The remote; where it is not given: the only one, else the default one, else `origin`
+    #[arg(long, value_name = "NAME")]
+    pub(crate) remote: Option<String>,
+    /// Send what no ledger names too
+    #[arg(long)]
+    pub(crate) full: bool,
+    /// Send only this kind: traces, ledgers, commit-links, conversations, summaries; may be repeated
+    #[arg(long, value_name = "KIND")]
+    pub(crate) only: Vec<String>,
+    /// Only what is not older: RFC 3339, a date (local midnight), or back from now: 30d, 12h, 2w
+    #[arg(long, value_name = "TIME")]
+    pub(crate) since: Option<String>,
+    /// Count, send nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+}
+
+/// `pull`
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Pull {
+    /// The remote; where it is not given: the only one, else the default one, else `origin`
+    #[arg(long, value_name = "NAME")]
+    pub(crate) remote: Option<String>,
+    /// Only what is not older: RFC 3339, a date (local midnight), or back from now: 30d, 12h, 2w
+    #[arg(long, value_name = "TIME")]
+    pub(crate) since: Option<String>,
+    /// Count, take nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+}
+
+/// `sync`
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Sync {
+    /// The remote; where it is not given: the only one, else the default one, else `origin`
+    #[arg(long, value_name = "NAME")]
+    pub(crate) remote: Option<String>,
+}
+
+/// `compact`
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Compact {
+    /// Do not ask
+    #[arg(short, long)]
+    pub(crate) yes: bool,
+    /// Show the plan only
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+}
+
+/// `tour`
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Tour {
+    /// Keep the temporary directory
+    #[arg(long)]
+    pub(crate) keep: bool,
+}
+
+/// `completions`
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Completions {
+    /// The shell
+    #[arg(value_enum)]
+    pub(crate) shell: clap_complete::Shell,
+}
+
+/// `man`
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Man {
+    /// Where to write the pages
+    #[arg(value_name = "DIR")]
+    pub(crate) pages: Option<PathBuf>,
+}
+
+/// Reads the arguments, the program's name first.
+pub(crate) fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Cli, Usage> {
+    let args: Vec<OsString> = args.into_iter().collect();
+    let json = args.iter().any(|arg| arg == "--json");
+    Cli::try_parse_from(args).map_err(|error| Usage { error, json })
+}
+
+/// Arguments that cannot be read, or a wish for help.
+pub(crate) struct Usage {
+    /// What clap says.
+    pub(crate) error: clap::Error,
+    /// Whether JSON was asked for.
+    pub(crate) json: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_definitions_fit_each_other() {
+        super::Cli::command().debug_assert();
+    }
+}

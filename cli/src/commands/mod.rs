@@ -1,0 +1,113 @@
+//! One command, one file; each takes the context and its arguments, prints its answer, and says how it ended.
+
+mod cat;
+mod compact;
+mod completions;
+mod help_page;
+mod import;
+mod init;
+mod log;
+mod man;
+mod pull;
+mod push;
+mod reindex;
+mod remote;
+mod show;
+mod stats;
+mod status;
+mod sync;
+mod tour;
+mod verify;
+
+use agent_trace_store::env::Env;
+use agent_trace_store::question::Found;
+use agent_trace_store::{Error, Kind, Store, Timestamp};
+use jiff::tz::TimeZone;
+
+use crate::args::Command;
+use crate::json;
+use crate::project::{self, Place};
+use crate::report::{Done, Failure};
+use crate::settings::{self, Settings};
+use crate::time::{self, Edge};
+use crate::ui::Ui;
+
+/// What every command is given.
+#[derive(Clone)]
+pub(crate) struct Context {
+    /// Files, time and randomness.
+    pub(crate) env: Env,
+    /// What the surroundings say.
+    pub(crate) settings: Settings,
+    /// Where to print.
+    pub(crate) ui: Ui,
+}
+
+impl Context {
+    /// Finds and opens the store.
+    fn open(&self) -> Result<(Place, Store), Failure> {
+        let place = project::find(&self.env, &self.settings)?;
+        let store = Store::open(&self.env, &place.store)?;
+        Ok((place, store))
+    }
+
+    /// Reads a time, if one is given.
+    fn time(&self, text: Option<&str>, edge: Edge) -> Result<Option<Timestamp>, Failure> {
+        let zone = settings::time_zone();
+        let now = self.env.clock.now();
+        Ok(text.map(|text| time::parse(text, edge, now, &zone)).transpose()?)
+    }
+}
+
+/// Runs a command.
+pub(crate) fn run(context: &Context, command: &Command) -> Result<Done, Failure> {
+    match command {
+        Command::Init => init::run(context),
+        Command::Import(args) => import::run(context, args),
+        Command::Log(args) => log::run(context, args),
+        Command::Show(args) => show::run(context, args),
+        Command::Cat(args) => cat::run(context, args),
+        Command::Status => status::run(context),
+        Command::Stats => stats::run(context),
+        Command::Remote(args) => remote::run(context, args),
+        Command::Push(args) => push::run(context, args),
+        Command::Pull(args) => pull::run(context, args),
+        Command::Sync(args) => sync::run(context, args),
+        Command::Verify => verify::run(context),
+        Command::Reindex => reindex::run(context),
+        Command::Compact(args) => compact::run(context, args),
+        Command::Tour(args) => tour::run(context, args),
+        Command::Completions(args) => completions::run(context, args),
+        Command::Man(args) => man::run(context, args),
+        Command::HelpPage => help_page::run(context),
+    }
+}
+
+/// Reads a kind as people write it.
+fn kind(text: &str) -> Result<Kind, Failure> {
+    Kind::parse(text).ok_or_else(|| {
+        let names = "trace, ledger, commit-link, transcript (or conversation), summary";
+        Error::invalid(format!("cannot read kind `{text}`: expected {names}")).into()
+    })
+}
+
+/// What is known of a record without reading it, for a program.
+fn head(found: &Found) -> json::Head {
+    let fact = &found.event.fact;
+    json::Head {
+        id: found.record().to_string(),
+        event: found.id.to_string(),
+        kind: fact.kind.name(),
+        key: fact.key.clone(),
+        time: fact.time.to_string(),
+        appended: fact.appended.to_string(),
+        writer: found.event.writer.to_string(),
+        seq: found.event.seq.get(),
+        objects: fact.objects.iter().map(ToString::to_string).collect(),
+    }
+}
+
+/// The time zone in which times are shown.
+fn zone() -> TimeZone {
+    settings::time_zone()
+}

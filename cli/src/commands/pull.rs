@@ -1,0 +1,86 @@
+//! `pull`: takes what a remote has and this store has not.
+
+use agent_trace_store::{ErrorKind, Store};
+use agent_trace_sync::pull::{PullOptions, PullReport, pull};
+use agent_trace_sync::remote::Remote;
+
+use super::{Context, push};
+use crate::args;
+use crate::json;
+use crate::remotes::{Named, Remotes};
+use crate::report::{Done, Failure};
+use crate::time::Edge;
+use crate::ui::{self, Ui};
+
+pub(super) fn run(context: &Context, args: &args::Pull) -> Result<Done, Failure> {
+    let options =
+        PullOptions { since: context.time(args.since.as_deref(), Edge::First)?, dry_run: args.dry_run };
+    let (_, store) = context.open()?;
+    let remote = Remotes::read(&store)?.pick(args.remote.as_deref())?;
+    let report = take(context, &store, &remote, &options)?;
+    if context.ui.is_json() {
+        context.ui.json(&to_json(&remote, options.dry_run, &report))?;
+    } else {
+        print(&context.ui, options.dry_run, &report)?;
+    }
+    Ok(done(&report))
+}
+
+/// Pulls from a remote.
+pub(super) fn take(
+    context: &Context,
+    store: &Store,
+    remote: &Named,
+    options: &PullOptions,
+) -> Result<PullReport, Failure> {
+    let opened = Remote::open(&context.env, &remote.address()?, false)?;
+    if opened.id().is_none() {
+        let message = format!("there is nothing at `{}`, the remote `{}`", remote.url, remote.name);
+        let hint =
+            format!("agent-trace push makes it; agent-trace remote set-url {} URL corrects it", remote.name);
+        return Err(Failure::new(ErrorKind::NotFound, message, hint));
+    }
+    let progress = context.ui.progress();
+    Ok(pull(store, &opened, options, progress.as_ref())?)
+}
+
+/// How a pull has ended.
+pub(super) fn done(report: &PullReport) -> Done {
+    let refused = if report.refused.is_empty() { Done::Well } else { Done::Partial };
+    refused.and(if report.forks.is_empty() { Done::Well } else { Done::Conflict })
+}
+
+/// The report for a program.
+pub(super) fn to_json(remote: &Named, dry_run: bool, report: &PullReport) -> json::Pull {
+    json::Pull {
+        schema: json::PULL,
+        remote: remote.name.clone(),
+        url: remote.url.clone(),
+        dry_run,
+        taken: json::counts(&report.taken),
+        segments: report.segments,
+        bytes: report.bytes,
+        requests: report.requests,
+        forks: report.forks.clone(),
+        refused: report.refused.clone(),
+        new_writer: report.new_writer,
+    }
+}
+
+/// The report for people, and for scripts that read the lines of agent-trace-cli.
+pub(super) fn print(ui: &Ui, dry_run: bool, report: &PullReport) -> Result<(), Failure> {
+    ui.line(format_args!("{}{}", push::prefix(dry_run), push::counted("Pulled", &report.taken)))?;
+    if !dry_run && report.bytes > 0 {
+        ui.note(&format!("{} in {} segment(s)", ui::bytes(report.bytes), report.segments));
+    }
+    for fork in &report.forks {
+        ui.warn(&format!("a log has forked or gone back, all of it is kept: {fork}"));
+    }
+    for refused in &report.refused {
+        ui.warn(&format!("refused: {refused}"));
+    }
+    if report.new_writer {
+        ui.warn("this store was copied or restored: it has a new writer from now on");
+    }
+    Ok(())
+}

@@ -1,0 +1,145 @@
+//! `push`: sends what a remote has not got.
+
+use std::collections::BTreeMap;
+
+use agent_trace_store::{Kind, Store};
+use agent_trace_sync::push::{PushOptions, PushReport, push};
+use agent_trace_sync::remote::Remote;
+
+use super::{Context, kind};
+use crate::args;
+use crate::json;
+use crate::remotes::{Named, Remotes};
+use crate::report::{Done, Failure};
+use crate::time::Edge;
+use crate::ui::{self, Ui};
+
+pub(super) fn run(context: &Context, args: &args::Push) -> Result<Done, Failure> {
+    let options = PushOptions {
+        full: args.full,
+        only: args.only.iter().map(|only| kind(only)).collect::<Result<_, _>>()?,
+        since: context.time(args.since.as_deref(), Edge::First)?,
+        dry_run: args.dry_run,
+    };
+    let (_, store) = context.open()?;
+    let remote = Remotes::read(&store)?.pick(args.remote.as_deref())?;
+    let report = send(context, &store, &remote, &options)?;
+    if context.ui.is_json() {
+        context.ui.json(&to_json(&remote, options.dry_run, &report))?;
+    } else {
+        print(&context.ui, options.dry_run, &report)?;
+    }
+    Ok(done(&report))
+}
+
+/// How a push has ended.
+pub(super) fn done(report: &PushReport) -> Done {
+    let refused = if report.refused.is_empty() { Done::Well } else { Done::Partial };
+    refused.and(if report.gone_back.is_empty() { Done::Well } else { Done::Conflict })
+}
+
+/// Pushes to a remote.
+pub(super) fn send(
+    context: &Context,
+    store: &Store,
+    remote: &Named,
+    options: &PushOptions,
+) -> Result<PushReport, Failure> {
+    let opened = Remote::open(&context.env, &remote.address()?, !options.dry_run)?;
+    let progress = context.ui.progress();
+    Ok(push(store, &opened, options, progress.as_ref())?)
+}
+
+/// The report for a program.
+pub(super) fn to_json(remote: &Named, dry_run: bool, report: &PushReport) -> json::Push {
+    json::Push {
+        schema: json::PUSH,
+        remote: remote.name.clone(),
+        url: remote.url.clone(),
+        dry_run,
+        sent: json::counts(&report.sent),
+        held_back: json::counts(&report.held_back),
+        segments: report.segments,
+        bytes: report.bytes,
+        requests: report.requests,
+        new_writer: report.new_writer,
+        gone_back: report.gone_back.clone(),
+        refused: report.refused.clone(),
+    }
+}
+
+/// The report for people, and for scripts that read the lines of agent-trace-cli.
+pub(super) fn print(ui: &Ui, dry_run: bool, report: &PushReport) -> Result<(), Failure> {
+    ui.line(format_args!("{}{}", prefix(dry_run), counted("Pushed", &report.sent)))?;
+    let held: u64 = report.held_back.values().sum();
+    if held > 0 {
+        ui.line(format_args!("  ({} held back; use --full to push)", held_words(&report.held_back)))?;
+    }
+    if !dry_run && report.bytes > 0 {
+        ui.note(&format!("{} in {} segment(s)", ui::bytes(report.bytes), report.segments));
+    }
+    if report.new_writer {
+        ui.warn("this store was copied or restored: it has a new writer from now on, and pushed under that");
+    }
+    tell_wrong(ui, &report.gone_back, &report.refused);
+    if held > 0 && report.sent.values().sum::<u64>() == 0 {
+        ui.hint("agent-trace push --full");
+    }
+    Ok(())
+}
+
+/// Says what is wrong on the remote.
+pub(super) fn tell_wrong(ui: &Ui, gone_back: &[String], refused: &[String]) {
+    for head in gone_back {
+        ui.warn(&format!("a head on the remote went back or vanished: {head}"));
+    }
+    for refused in refused {
+        ui.warn(&format!("refused: {refused}"));
+    }
+}
+
+/// What stands before the lines of a dry run.
+pub(super) fn prefix(dry_run: bool) -> &'static str {
+    if dry_run { "[dry-run] " } else { "" }
+}
+
+/// The line that scripts read.
+pub(super) fn counted(verb: &str, counts: &BTreeMap<Kind, u64>) -> String {
+    let of = |kind: Kind| counts.get(&kind).copied().unwrap_or(0);
+    format!(
+        "{verb} {} trace(s), {} ledger(s), {} commit-link(s), {} conversation(s), {} summary(ies)",
+        of(Kind::TRACE),
+        of(Kind::LEDGER),
+        of(Kind::COMMIT_LINK),
+        of(Kind::TRANSCRIPT),
+        of(Kind::SUMMARY)
+    )
+}
+
+fn held_words(held: &BTreeMap<Kind, u64>) -> String {
+    let words = held.iter().filter(|(_, count)| **count > 0).map(|(kind, count)| match *kind {
+        Kind::TRACE => format!("{count} unattributed trace(s)"),
+        Kind::LEDGER => format!("{count} ledger(s)"),
+        Kind::COMMIT_LINK => format!("{count} commit-link(s)"),
+        Kind::TRANSCRIPT => format!("{count} conversation(s)"),
+        Kind::SUMMARY => format!("{count} summary(ies)"),
+        _ => format!("{count} of a kind that this version does not know"),
+    });
+    words.collect::<Vec<String>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_those_that_scripts_read() {
+        let sent = BTreeMap::from([(Kind::TRACE, 2), (Kind::TRANSCRIPT, 1)]);
+        assert_eq!(
+            counted("Pushed", &sent),
+            "Pushed 2 trace(s), 0 ledger(s), 0 commit-link(s), 1 conversation(s), 0 summary(ies)"
+        );
+        let held = BTreeMap::from([(Kind::TRACE, 3), (Kind::TRANSCRIPT, 4)]);
+        assert_eq!(held_words(&held), "3 unattributed trace(s), 4 conversation(s)");
+    }
+}

@@ -1,0 +1,175 @@
+//! `show`: a record with all that is known of it.
+
+use agent_trace_store::question::Found;
+use agent_trace_store::{ObjectId, Store};
+use serde_json::value::RawValue;
+
+use super::{Context, head, zone};
+use crate::args;
+use crate::json;
+use crate::report::{Done, Failure};
+use crate::sanitize;
+use crate::target::{self, Target, Versions};
+use crate::time;
+use crate::ui;
+
+pub(super) fn run(context: &Context, args: &args::Show) -> Result<Done, Failure> {
+    let (_, store) = context.open()?;
+    let snapshot = store.snapshot()?;
+    match target::find(&store, &snapshot, &args.id)? {
+        Target::Object(id) => show_object(context, &store, &id)?,
+        Target::Records(records) if context.ui.is_json() => show_json(context, &store, &records, args.all)?,
+        Target::Records(records) => show_records(context, &store, &records, args.all)?,
+    }
+    Ok(Done::Well)
+}
+
+fn show_object(context: &Context, store: &Store, id: &ObjectId) -> Result<(), Failure> {
+    let ui = &context.ui;
+    let bytes = target::object_bytes(store, id)?;
+    if ui.is_json() {
+        let object = json::Object { id: id.to_string(), bytes };
+        ui.json(&json::Show { schema: json::SHOW, records: Vec::new(), object: Some(object) })?;
+        return Ok(());
+    }
+    ui.line(format_args!("{} {}", ui.strong("object"), ui.name(id)))?;
+    ui.line(format_args!("size     {}", ui::bytes(bytes)))?;
+    ui.hint(&format!("agent-trace cat {}", id.short()));
+    Ok(())
+}
+
+/// The versions that are wanted, and whether each answers for all.
+fn wanted(versions: &Versions, all: bool) -> impl Iterator<Item = (&Found, bool)> {
+    let rest = versions.all.iter().enumerate().filter(|(index, _)| *index != versions.chosen);
+    let rest = rest.map(|(_, found)| (found, false)).filter(move |_| all);
+    std::iter::once((versions.answer(), true)).chain(rest)
+}
+
+fn show_json(context: &Context, store: &Store, records: &[Versions], all: bool) -> Result<(), Failure> {
+    let mut shown = Vec::new();
+    for versions in records {
+        for (found, chosen) in wanted(versions, all) {
+            let bytes = store.read(&found.record())?;
+            // What is no JSON is had by `cat`.
+            let record = String::from_utf8(bytes).ok().and_then(|text| RawValue::from_string(text).ok());
+            shown.push(json::Record {
+                head: head(found),
+                bytes: target::object_bytes(store, &found.record())?,
+                versions: versions.all.len() as u64,
+                chosen,
+                record,
+            });
+        }
+    }
+    context.ui.json(&json::Show { schema: json::SHOW, records: shown, object: None })?;
+    Ok(())
+}
+
+fn show_records(context: &Context, store: &Store, records: &[Versions], all: bool) -> Result<(), Failure> {
+    let mut first = true;
+    for versions in records {
+        for (found, _) in wanted(versions, all) {
+            if !std::mem::take(&mut first) {
+                context.ui.line("")?;
+            }
+            show_record(context, store, found)?;
+        }
+        let others = versions.all.len() - 1;
+        if others > 0 && !all {
+            context.ui.note(&format!("{others} other version(s) of it; --all shows them"));
+        }
+    }
+    Ok(())
+}
+
+fn show_record(context: &Context, store: &Store, found: &Found) -> Result<(), Failure> {
+    let ui = &context.ui;
+    let fact = &found.event.fact;
+    let bytes = store.read(&found.record())?;
+    ui.line(format_args!("{} {}", ui.strong(fact.kind.name()), ui.name(found.record())))?;
+    ui.line(format_args!("key      {}", sanitize::line(&fact.key)))?;
+    ui.line(format_args!("time     {}", time::show(fact.time, &zone())))?;
+    ui.line(format_args!(
+        "event    {} ({} of writer {})",
+        found.id.short(),
+        found.event.seq,
+        found.event.writer.short()
+    ))?;
+    ui.line(format_args!("size     {}", ui::bytes(bytes.len() as u64)))?;
+    for body in &fact.objects[1..] {
+        ui.line(format_args!(
+            "bytes    {} ({})",
+            ui.name(body.short()),
+            ui::bytes(target::object_bytes(store, body)?)
+        ))?;
+    }
+    ui.line("")?;
+    ui.line(sanitize::block(&pretty(&bytes)))?;
+    Ok(())
+}
+
+/// Canonical JSON with line breaks and indents added, and nothing else changed: numbers stay as they are written.
+fn pretty(bytes: &[u8]) -> String {
+    let text = String::from_utf8_lossy(bytes);
+    if serde_json::from_str::<&RawValue>(&text).is_err() {
+        return text.into_owned();
+    }
+    let (mut out, mut depth, mut in_string, mut escaped) =
+        (String::with_capacity(text.len() * 2), 0usize, false, false);
+    let mut chars = text.chars().peekable();
+    while let Some(char) = chars.next() {
+        if in_string {
+            out.push(char);
+            in_string = escaped || char != '"';
+            escaped = char == '\\' && !escaped;
+            continue;
+        }
+        let break_line = |out: &mut String, depth: usize| {
+            out.push('\n');
+            out.extend(std::iter::repeat_n("  ", depth));
+        };
+        match char {
+            '{' | '[' => {
+                out.push(char);
+                if let Some(close) = chars.next_if(|next| matches!(next, '}' | ']')) {
+                    out.push(close);
+                } else {
+                    depth += 1;
+                    break_line(&mut out, depth);
+                }
+            }
+            '}' | ']' => {
+                depth = depth.saturating_sub(1);
+                break_line(&mut out, depth);
+                out.push(char);
+            }
+            ',' => {
+                out.push(char);
+                break_line(&mut out, depth);
+            }
+            ':' => out.push_str(": "),
+            '"' => {
+                in_string = true;
+                out.push(char);
+            }
+            char => out.push(char),
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::pretty;
+
+    #[test]
+    fn pretty_changes_white_space_only() {
+        let text = r#"{"a":[1.50,-2e3,{}],"b":"x\"{,:\\","c":[],"d":{"e":null}}"#;
+        let shown = pretty(text.as_bytes());
+        assert_eq!(
+            shown,
+            "{\n  \"a\": [\n    1.50,\n    -2e3,\n    {}\n  ],\n  \"b\": \"x\\\"{,:\\\\\",\n  \"c\": [],\n  \"d\": {\n    \"e\": null\n  }\n}"
+        );
+        assert_eq!(pretty(b"no json"), "no json");
+    }
+}

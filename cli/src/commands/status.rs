@@ -1,0 +1,198 @@
+//! `status`: what the store holds, and what its remotes have not got. Reads no record.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use agent_trace_store::store::{Handle, Snapshot};
+use agent_trace_store::{ErrorKind, Kind, Result, Store};
+use agent_trace_sync::remote::unpushed;
+
+use super::Context;
+use crate::json;
+use crate::remotes::{Named, Remotes};
+use crate::report::{Done, Failure};
+use crate::sanitize;
+use crate::ui::{self, Ui};
+
+pub(super) fn run(context: &Context) -> Result<Done, Failure> {
+    let (place, store) = context.open()?;
+    let mut damaged = Vec::new();
+    let snapshot = look(&store, &mut damaged)?;
+    let held = held(&store, &snapshot)?;
+    let remotes = Remotes::read(&store)?.list();
+    let remotes =
+        remotes.iter().map(|remote| remote_status(&store, remote)).collect::<Result<Vec<_>, Failure>>()?;
+    let done = if damaged.is_empty() { Done::Well } else { Done::Corrupt };
+    let status = json::Status {
+        schema: json::STATUS,
+        project: place.project.as_ref().map(ToString::to_string),
+        store: place.store.display().to_string(),
+        writer: store.writer().to_string(),
+        events: held.kinds.values().sum(),
+        kinds: json::counts(&held.kinds),
+        objects: held.objects,
+        segments: json::Segments {
+            sealed: snapshot.segments.sealed.len() as u64,
+            open: u64::from(snapshot.segments.open.is_some()),
+        },
+        bytes: held.bytes,
+        not_indexed: held.not_indexed,
+        damaged,
+        remotes,
+    };
+    if context.ui.is_json() {
+        context.ui.json(&status)?;
+    } else {
+        print(&context.ui, &status, &store.writer().short())?;
+    }
+    Ok(done)
+}
+
+/// What there is; damage is listed, and what can be read is counted.
+fn look(store: &Store, damaged: &mut Vec<json::Damaged>) -> Result<Snapshot, Failure> {
+    let snapshot = match store.snapshot() {
+        Ok(snapshot) => snapshot,
+        Err(error) if error.kind() == ErrorKind::Corrupt => {
+            damaged.push(json::Damaged {
+                path: store.dir().display().to_string(),
+                reason: error.message().to_owned(),
+            });
+            let segments = store.refresh()?;
+            let rows = store.index().read(|view| view.segments()).ok().flatten().unwrap_or_default();
+            Snapshot { segments, rows, unindexed: Arc::default() }
+        }
+        Err(error) => return Err(error.into()),
+    };
+    for unreadable in snapshot.segments.unreadable.iter() {
+        damaged.push(json::Damaged {
+            path: unreadable.path.display().to_string(),
+            reason: unreadable.error.message().to_owned(),
+        });
+    }
+    Ok(snapshot)
+}
+
+/// What a store holds, by what its segments say of themselves.
+struct Held {
+    kinds: BTreeMap<Kind, u64>,
+    objects: u64,
+    not_indexed: u64,
+    bytes: json::Bytes,
+}
+
+fn held(store: &Store, snapshot: &Snapshot) -> Result<Held> {
+    let mut kinds: BTreeMap<Kind, u64> = BTreeMap::new();
+    let (mut objects, mut raw) = (0u64, 0u64);
+    for sealed in &snapshot.segments.sealed {
+        for (kind, events) in &sealed.directory.kinds {
+            *kinds.entry(*kind).or_default() += u64::from(*events);
+        }
+        objects += u64::from(sealed.directory.objects);
+        raw += sealed.directory.raw_bytes;
+    }
+    let open_nonce = snapshot.segments.open.as_ref().map(|open| open.header.nonce);
+    for row in snapshot.rows.values().filter(|row| row.id.is_none() && Some(row.nonce) == open_nonce) {
+        for (kind, events) in &row.kinds {
+            *kinds.entry(*kind).or_default() += u64::from(*events);
+        }
+        objects += u64::from(row.objects);
+        raw += row.raw_bytes;
+    }
+    let mut not_indexed = 0;
+    for part in snapshot.unindexed.iter() {
+        not_indexed += part.events.len() as u64;
+        // A sealed segment has counted its own.
+        if let Handle::Open(_) = part.handle {
+            for (event, _, _) in &part.events {
+                *kinds.entry(event.fact.kind).or_default() += 1;
+            }
+            for frame in &part.objects_frames {
+                objects += store.objects(&part.handle, *frame)?.len() as u64;
+            }
+        }
+    }
+    Ok(Held { kinds, objects, not_indexed, bytes: bytes_of(store, snapshot, raw)? })
+}
+
+/// What the files take.
+pub(super) fn bytes_of(store: &Store, snapshot: &Snapshot, raw: u64) -> Result<json::Bytes> {
+    let sealed: u64 = snapshot.segments.sealed.iter().map(|sealed| sealed.bytes).sum();
+    let open = match &snapshot.segments.open {
+        Some(open) => open
+            .file
+            .len()
+            .map_err(|error| agent_trace_store::Error::io("cannot look at the open segment", error))?,
+        None => 0,
+    };
+    Ok(json::Bytes { segments: sealed + open, index: store.index().bytes(), raw })
+}
+
+/// A remote, and what it has not got.
+pub(super) fn remote_status(store: &Store, remote: &Named) -> Result<json::RemoteStatus, Failure> {
+    let unpushed = unpushed(store, &remote.address()?)?;
+    Ok(json::RemoteStatus {
+        name: remote.name.clone(),
+        url: remote.url.clone(),
+        default: remote.is_default,
+        known: unpushed.known,
+        unpushed: unpushed.new,
+        held_back: unpushed.held_back,
+    })
+}
+
+/// What a remote has not got, in words.
+pub(super) fn unpushed_words(remote: &json::RemoteStatus) -> String {
+    let mut words = match (remote.known, remote.unpushed) {
+        (false, _) => "not compared with this store yet".to_owned(),
+        (true, 0) => "nothing new to push".to_owned(),
+        (true, new) => format!("{} unpushed", ui::number(new)),
+    };
+    if remote.held_back > 0 {
+        words.push_str(&format!(", {} held back", ui::number(remote.held_back)));
+    }
+    words
+}
+
+fn print(ui: &Ui, status: &json::Status, writer: &str) -> Result<()> {
+    if let Some(project) = &status.project {
+        ui.line(format_args!("project   {}", ui.name(project)))?;
+    }
+    ui.line(format_args!("store     {}", sanitize::line(&status.store)))?;
+    ui.line(format_args!("writer    {writer}"))?;
+    ui.line(format_args!("records   {}", ui::number(status.events)))?;
+    for kind in Kind::KNOWN {
+        let count = status.kinds.get(kind.name()).copied().unwrap_or(0);
+        if count > 0 {
+            ui.line(format_args!("          {:>9} {kind}", ui::number(count)))?;
+        }
+    }
+    let open = if status.segments.open > 0 { " and an open one" } else { "" };
+    let (objects, sealed) = (ui::number(status.objects), status.segments.sealed);
+    ui.line(format_args!("objects   {objects} in {sealed} sealed segment(s){open}"))?;
+    let bytes = &status.bytes;
+    ui.line(format_args!("on disk   {} + {} index", ui::bytes(bytes.segments), ui::bytes(bytes.index)))?;
+    if status.remotes.is_empty() {
+        ui.line("remotes   none")?;
+    }
+    for (index, remote) in status.remotes.iter().enumerate() {
+        let label = if index == 0 { "remotes" } else { "" };
+        let words = unpushed_words(remote);
+        ui.line(format_args!(
+            "{label:<9} {}  {}  {words}",
+            ui.name(&remote.name),
+            sanitize::line(&remote.url)
+        ))?;
+    }
+    for damaged in &status.damaged {
+        let label = ui.bad("damaged");
+        ui.line(format_args!(
+            "{label}   {}: {}",
+            sanitize::line(&damaged.path),
+            sanitize::line(&damaged.reason)
+        ))?;
+    }
+    if !status.damaged.is_empty() {
+        ui.hint("agent-trace verify");
+    }
+    Ok(())
+}

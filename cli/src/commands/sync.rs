@@ -1,0 +1,31 @@
+//! `sync`: pushes, then pulls.
+
+use agent_trace_sync::pull::PullOptions;
+use agent_trace_sync::push::PushOptions;
+
+use super::{Context, pull, push};
+use crate::args;
+use crate::json;
+use crate::remotes::Remotes;
+use crate::report::{Done, Failure};
+
+pub(super) fn run(context: &Context, args: &args::Sync) -> Result<Done, Failure> {
+    let (_, store) = context.open()?;
+    let ui = &context.ui;
+    let remote = Remotes::read(&store)?.pick(args.remote.as_deref())?;
+    let pushed = push::send(context, &store, &remote, &PushOptions::default())?;
+    if !ui.is_json() {
+        push::print(ui, false, &pushed)?;
+    }
+    let pulled = pull::take(context, &store, &remote, &PullOptions::default())?;
+    if ui.is_json() {
+        ui.json(&json::Sync {
+            schema: json::SYNC,
+            push: push::to_json(&remote, false, &pushed),
+            pull: pull::to_json(&remote, false, &pulled),
+        })?;
+    } else {
+        pull::print(ui, false, &pulled)?;
+    }
+    Ok(push::done(&pushed).and(pull::done(&pulled)))
+}

@@ -1,0 +1,305 @@
+//! Every JSON shape that is printed; `docs/json.md` is the contract.
+//!
+//! Each names its schema. Members are added, never renamed or removed, within one number of a schema.
+
+use std::collections::BTreeMap;
+
+use agent_trace_store::Kind;
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+pub(crate) const ERROR: &str = "agent-trace/error/1";
+pub(crate) const INIT: &str = "agent-trace/init/1";
+pub(crate) const IMPORT: &str = "agent-trace/import/1";
+pub(crate) const LOG: &str = "agent-trace/log/1";
+pub(crate) const SHOW: &str = "agent-trace/show/1";
+pub(crate) const STATUS: &str = "agent-trace/status/1";
+pub(crate) const STATS: &str = "agent-trace/stats/1";
+pub(crate) const REMOTE: &str = "agent-trace/remote/1";
+pub(crate) const PUSH: &str = "agent-trace/push/1";
+pub(crate) const PULL: &str = "agent-trace/pull/1";
+pub(crate) const SYNC: &str = "agent-trace/sync/1";
+pub(crate) const VERIFY: &str = "agent-trace/verify/1";
+pub(crate) const REINDEX: &str = "agent-trace/reindex/1";
+pub(crate) const COMPACT: &str = "agent-trace/compact/1";
+
+/// Counts by the name of a kind.
+pub(crate) type Counts = BTreeMap<String, u64>;
+
+/// Counts by kind, with every known kind in it.
+pub(crate) fn counts(by_kind: &BTreeMap<Kind, u64>) -> Counts {
+    let mut counts: Counts = Kind::KNOWN.iter().map(|kind| (kind.name().to_owned(), 0)).collect();
+    for (kind, count) in by_kind {
+        *counts.entry(kind.name().to_owned()).or_default() += count;
+    }
+    counts
+}
+
+/// A failure, on stderr.
+#[derive(Serialize)]
+pub(crate) struct Failure<'a> {
+    pub(crate) schema: &'static str,
+    pub(crate) kind: &'static str,
+    pub(crate) message: &'a str,
+    pub(crate) causes: &'a [String],
+    pub(crate) hint: Option<&'a str>,
+    pub(crate) exit: u8,
+}
+
+/// `init`
+#[derive(Serialize)]
+pub(crate) struct Init {
+    pub(crate) schema: &'static str,
+    pub(crate) project: Option<String>,
+    pub(crate) data: String,
+    pub(crate) store: String,
+    pub(crate) writer: String,
+    pub(crate) created: bool,
+    pub(crate) peer_data: Option<String>,
+}
+
+/// `import`
+#[derive(Serialize)]
+pub(crate) struct Import {
+    pub(crate) schema: &'static str,
+    pub(crate) dry_run: bool,
+    pub(crate) found: Counts,
+    pub(crate) added: u64,
+    pub(crate) known: u64,
+    pub(crate) skipped_since: u64,
+    pub(crate) files: u64,
+    pub(crate) bytes: u64,
+    pub(crate) bad: Vec<Bad>,
+}
+
+/// Something that was not imported.
+#[derive(Serialize)]
+pub(crate) struct Bad {
+    pub(crate) file: String,
+    pub(crate) line: Option<u64>,
+    pub(crate) reason: String,
+}
+
+/// A line of `log`.
+#[derive(Serialize)]
+pub(crate) struct Log {
+    pub(crate) schema: &'static str,
+    #[serde(flatten)]
+    pub(crate) head: Head,
+    pub(crate) session: Option<String>,
+    pub(crate) agent: Option<String>,
+    pub(crate) paths: Vec<String>,
+}
+
+/// What is known of a record without reading it.
+#[derive(Serialize)]
+pub(crate) struct Head {
+    pub(crate) id: String,
+    pub(crate) event: String,
+    pub(crate) kind: &'static str,
+    pub(crate) key: String,
+    pub(crate) time: String,
+    pub(crate) appended: String,
+    pub(crate) writer: String,
+    pub(crate) seq: u64,
+    pub(crate) objects: Vec<String>,
+}
+
+/// `show`
+#[derive(Serialize)]
+pub(crate) struct Show {
+    pub(crate) schema: &'static str,
+    pub(crate) records: Vec<Record>,
+    /// An object that no event lists by itself.
+    pub(crate) object: Option<Object>,
+}
+
+/// A record with its head.
+#[derive(Serialize)]
+pub(crate) struct Record {
+    #[serde(flatten)]
+    pub(crate) head: Head,
+    pub(crate) bytes: u64,
+    /// How many versions of it there are.
+    pub(crate) versions: u64,
+    /// Whether this one answers for all of them.
+    pub(crate) chosen: bool,
+    pub(crate) record: Option<Box<RawValue>>,
+}
+
+/// An object.
+#[derive(Serialize)]
+pub(crate) struct Object {
+    pub(crate) id: String,
+    pub(crate) bytes: u64,
+}
+
+/// `status`
+#[derive(Serialize)]
+pub(crate) struct Status {
+    pub(crate) schema: &'static str,
+    pub(crate) project: Option<String>,
+    pub(crate) store: String,
+    pub(crate) writer: String,
+    pub(crate) events: u64,
+    pub(crate) kinds: Counts,
+    pub(crate) objects: u64,
+    pub(crate) segments: Segments,
+    pub(crate) bytes: Bytes,
+    pub(crate) not_indexed: u64,
+    pub(crate) damaged: Vec<Damaged>,
+    pub(crate) remotes: Vec<RemoteStatus>,
+}
+
+/// Segment files.
+#[derive(Serialize)]
+pub(crate) struct Segments {
+    pub(crate) sealed: u64,
+    pub(crate) open: u64,
+}
+
+/// What a store takes on disk, and what is in it.
+#[derive(Serialize)]
+pub(crate) struct Bytes {
+    pub(crate) segments: u64,
+    pub(crate) index: u64,
+    pub(crate) raw: u64,
+}
+
+/// A segment that cannot be read.
+#[derive(Serialize)]
+pub(crate) struct Damaged {
+    pub(crate) path: String,
+    pub(crate) reason: String,
+}
+
+/// A remote, and what it has not got.
+#[derive(Serialize)]
+pub(crate) struct RemoteStatus {
+    pub(crate) name: String,
+    pub(crate) url: String,
+    pub(crate) default: bool,
+    pub(crate) known: bool,
+    pub(crate) unpushed: u64,
+    pub(crate) held_back: u64,
+}
+
+/// `stats`
+#[derive(Serialize)]
+pub(crate) struct Stats {
+    pub(crate) schema: &'static str,
+    pub(crate) records: u64,
+    pub(crate) kinds: Counts,
+    pub(crate) agents: Counts,
+    pub(crate) months: BTreeMap<String, Counts>,
+    pub(crate) first: Option<String>,
+    pub(crate) last: Option<String>,
+    pub(crate) bytes: Bytes,
+}
+
+/// `remote list` and `remote show`: one line for each remote.
+#[derive(Serialize)]
+pub(crate) struct Remote {
+    pub(crate) schema: &'static str,
+    #[serde(flatten)]
+    pub(crate) remote: RemoteStatus,
+}
+
+/// `push`
+#[derive(Serialize)]
+pub(crate) struct Push {
+    pub(crate) schema: &'static str,
+    pub(crate) remote: String,
+    pub(crate) url: String,
+    pub(crate) dry_run: bool,
+    pub(crate) sent: Counts,
+    pub(crate) held_back: Counts,
+    pub(crate) segments: u64,
+    pub(crate) bytes: u64,
+    pub(crate) requests: u64,
+    pub(crate) new_writer: bool,
+    pub(crate) gone_back: Vec<String>,
+    pub(crate) refused: Vec<String>,
+}
+
+/// `pull`
+#[derive(Serialize)]
+pub(crate) struct Pull {
+    pub(crate) schema: &'static str,
+    pub(crate) remote: String,
+    pub(crate) url: String,
+    pub(crate) dry_run: bool,
+    pub(crate) taken: Counts,
+    pub(crate) segments: u64,
+    pub(crate) bytes: u64,
+    pub(crate) requests: u64,
+    pub(crate) forks: Vec<String>,
+    pub(crate) refused: Vec<String>,
+    pub(crate) new_writer: bool,
+}
+
+/// `sync`
+#[derive(Serialize)]
+pub(crate) struct Sync {
+    pub(crate) schema: &'static str,
+    pub(crate) push: Push,
+    pub(crate) pull: Pull,
+}
+
+/// `verify`
+#[derive(Serialize)]
+pub(crate) struct Verify {
+    pub(crate) schema: &'static str,
+    pub(crate) ok: bool,
+    pub(crate) segments: u64,
+    pub(crate) bytes: u64,
+    pub(crate) objects: u64,
+    pub(crate) events: u64,
+    pub(crate) unconfirmed: u64,
+    pub(crate) problems: Vec<Problem>,
+}
+
+/// Something that `verify` has found.
+#[derive(Serialize)]
+pub(crate) struct Problem {
+    pub(crate) code: String,
+    pub(crate) what: String,
+    pub(crate) message: String,
+    pub(crate) affects: Vec<String>,
+}
+
+/// `reindex`
+#[derive(Serialize)]
+pub(crate) struct Reindex {
+    pub(crate) schema: &'static str,
+    pub(crate) segments: u64,
+    pub(crate) events: u64,
+    pub(crate) objects: u64,
+    pub(crate) salvaged: Vec<String>,
+}
+
+/// `compact`
+#[derive(Serialize)]
+pub(crate) struct Compact {
+    pub(crate) schema: &'static str,
+    pub(crate) dry_run: bool,
+    pub(crate) plan: CompactPlan,
+    pub(crate) done: Option<CompactDone>,
+}
+
+/// What would be rewritten.
+#[derive(Serialize)]
+pub(crate) struct CompactPlan {
+    pub(crate) segments: u64,
+    pub(crate) bytes: u64,
+    pub(crate) objects: u64,
+    pub(crate) events: u64,
+}
+
+/// What was rewritten.
+#[derive(Serialize)]
+pub(crate) struct CompactDone {
+    pub(crate) bytes_before: u64,
+    pub(crate) bytes_after: u64,
+    pub(crate) segments: u64,
+}
