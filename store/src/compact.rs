@@ -188,7 +188,7 @@ fn rewrite(store: &Store, old: &[Arc<Sealed>], progress: &dyn Progress) -> Resul
         written: HashSet::new(),
         waiting: Vec::new(),
     };
-    let kept = store.segments().sealed;
+    let kept = store.segments().sealed.clone();
     let old_ids: HashSet<SegmentId> = old.iter().map(|sealed| sealed.id).collect();
     let kept: Vec<_> = kept.into_iter().filter(|sealed| !old_ids.contains(&sealed.id)).collect();
     let elsewhere = |id: &ObjectId| -> Result<bool> {

@@ -308,13 +308,18 @@ impl Index {
     }
 
     /// Whether the file is there.
-    pub fn exists(&self) -> bool {
-        self.env.fs.metadata(&self.path).is_ok()
+    pub fn exists(&self) -> Result<bool> {
+        match self.env.fs.metadata(&self.path) {
+            Ok(_) => Ok(true),
+            // Any other failure does not say that it is not there; to read on without it would answer too little.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(Error::io(format!("cannot look at index `{}`", self.path.display()), error)),
+        }
     }
 
     /// Opens the index, runs `work` on one read transaction, and closes it. `None` if there is no index.
     pub fn read<T>(&self, work: impl FnOnce(&View) -> Result<T>) -> Result<Option<T>> {
-        if !self.exists() {
+        if !self.exists()? {
             return Ok(None);
         }
         let _lock = lock(&self.env, &self.lock_path, LockMode::Shared, LOCK_WAIT_MICROS_MAX)?;
@@ -338,7 +343,7 @@ impl Index {
     /// Opens the index (making it where there is none), runs `work` in one write transaction, commits and closes.
     pub fn write<T>(&self, work: impl FnOnce(&Change) -> Result<T>) -> Result<T> {
         let _lock = lock(&self.env, &self.lock_path, LockMode::Exclusive, LOCK_WAIT_MICROS_MAX)?;
-        if !self.exists() {
+        if !self.exists()? {
             self.create()?;
         }
         let file = self
@@ -384,7 +389,7 @@ impl Index {
     /// Removes the file; the next use builds it anew.
     pub fn delete(&self) -> Result<()> {
         let _lock = lock(&self.env, &self.lock_path, LockMode::Exclusive, LOCK_WAIT_MICROS_MAX)?;
-        if self.exists() {
+        if self.exists()? {
             self.env.fs.remove(&self.path).map_err(|error| Error::io("cannot remove the index", error))?;
         }
         Ok(())

@@ -5,6 +5,7 @@
 
 use std::collections::HashSet;
 use std::io;
+use std::sync::Arc;
 
 use fastcdc::v2020::FastCDC;
 use sha2::{Digest as _, Sha256};
@@ -100,7 +101,7 @@ pub struct Intake<'a> {
     new: HashSet<ObjectId>,
     waiting: Vec<(Kind, ObjectId, Vec<u8>, Draft)>,
     /// The segments that were there when the first waiting record was asked for.
-    asked: Option<SegmentSet>,
+    asked: Option<Arc<SegmentSet>>,
     taken: Taken,
     buffer: Vec<u8>,
 }

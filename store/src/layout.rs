@@ -164,12 +164,9 @@ pub fn read_writer(env: &Env, dir: &Path) -> Result<WriterKey> {
     if !here {
         return mint_writer(env, dir);
     }
-    let secret = read_small(env, &path, 32)
-        .map_err(|error| Error::io(format!("cannot read `{}`", path.display()), error))?;
-    let secret: [u8; 32] = secret
-        .try_into()
-        .map_err(|_| Error::corrupt(format!("`{}` is not a writer's key", path.display())))?;
-    Ok(WriterKey::from_secret(&secret))
+    // A key that is lost or cut signs nothing any more; the logs stay, and this store goes on under a new one.
+    let secret: Result<[u8; 32], _> = read_if_there(env, &path)?.try_into();
+    secret.map_or_else(|_| mint_writer(env, dir), |secret| Ok(WriterKey::from_secret(&secret)))
 }
 
 /// Reads a small file; one that is not there is empty. That it cannot be read does not say that it is not there.

@@ -12,41 +12,41 @@
 //! Deliberately absent: network, terminal, git, agents, async, hidden threads.
 
 // ground
-pub mod codec;
-pub mod env;
 pub mod error;
+pub mod limits;
 pub mod id;
 pub mod kind;
-pub mod limits;
-pub mod lock;
-pub mod progress;
+pub mod time;
 #[cfg(feature = "sim")]
 pub mod switches;
-pub mod time;
+pub mod env;
+pub mod progress;
+pub mod lock;
+pub mod codec;
 // the data path
-pub mod build;
-pub mod cache;
-pub mod event;
-pub mod frame;
-pub mod index;
-pub mod intake;
 pub mod json;
-pub mod layout;
-pub mod log;
-pub mod object;
-pub mod question;
 pub mod record;
-pub mod scan;
-pub mod segment;
-pub mod segments;
-pub mod seqs;
-pub mod store;
+pub mod frame;
+pub mod object;
+pub mod event;
 pub mod table;
 pub mod writer;
+pub mod segment;
+pub mod segments;
+pub mod scan;
+pub mod seqs;
+pub mod index;
+pub mod log;
+pub mod build;
+pub mod cache;
+pub mod layout;
+pub mod store;
+pub mod question;
+pub mod intake;
 // care
-pub mod compact;
-pub mod reindex;
 pub mod verify;
+pub mod reindex;
+pub mod compact;
 
 pub use error::{Error, ErrorKind, Result};
 pub use id::{EventId, ObjectId, SegmentId, Seq, WriterId};

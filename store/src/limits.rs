@@ -39,6 +39,10 @@ pub const SEGMENT_EVENTS_TARGET: u32 = 49_152;
 pub const BATCH_RAW_BYTES_MAX: u64 = 256 << 20;
 /// What is built in one go ends a batch after this many bytes before compression.
 pub const BATCH_RAW_BYTES_TARGET: u64 = 32 << 20;
+/// A segment is sealed when its events are found under this many names.
+pub const SEGMENT_NAMES_TARGET: usize = 1 << 20;
+/// Names under which the events of one segment are found.
+pub const SEGMENT_NAMES_MAX: usize = 4 << 20;
 /// Events of one batch.
 pub const BATCH_EVENTS_MAX: usize = 16_384;
 /// Events of one segment.

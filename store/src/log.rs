@@ -17,7 +17,7 @@ use crate::id::{EventId, ObjectId, SegmentId, Seq};
 use crate::index::{Feed, OpenFeed, SegmentRow};
 use crate::limits::{
     BATCH_BYTES_MAX, BATCH_EVENTS_MAX, FRAME_EVENTS_MAX, LOCK_WAIT_MICROS_MAX, SEGMENT_BYTES_TARGET,
-    SEGMENT_EVENTS_TARGET,
+    SEGMENT_EVENTS_TARGET, SEGMENT_NAMES_TARGET,
 };
 use crate::lock::lock;
 use crate::object::{Objects, ObjectsFrame, Stored};
@@ -61,7 +61,7 @@ pub struct Prepared {
     /// Tips that came with them.
     pub tips: Vec<Tip>,
     /// The segments that were asked whether they hold the drafts' records, before the store's lock was taken.
-    pub asked: Option<SegmentSet>,
+    pub asked: Option<Arc<SegmentSet>>,
 }
 
 impl Prepared {
@@ -131,18 +131,25 @@ pub struct Log {
     /// Feeds of segments that have been sealed and are still to be indexed.
     sealed: Vec<([u8; 16], u64, Feed)>,
     failed: bool,
+    /// Whether an open segment is read from its start even where the index knows most of it.
+    from_start: bool,
 }
 
 /// Asks what the index knows of the open segment, so that reading starts there; asked only where it is read.
 pub type Checkpoint<'a> = &'a dyn Fn() -> Result<Option<SegmentRow>>;
 
-/// Has the open segment read from its start.
-pub const WHOLE: Checkpoint<'static> = &|| Ok(None);
-
 impl Log {
     /// Starts with nothing read.
     pub fn new(env: &Env, store: &Path, key: Arc<WriterKey>) -> Log {
-        Log { env: env.clone(), store: store.to_owned(), key, open: None, sealed: Vec::new(), failed: false }
+        Log {
+            env: env.clone(),
+            store: store.to_owned(),
+            key,
+            open: None,
+            sealed: Vec::new(),
+            failed: false,
+            from_start: false,
+        }
     }
 
     fn lock(&self) -> Result<Box<dyn Lock>> {
@@ -161,6 +168,7 @@ impl Log {
     ) -> Result<Vec<EventId>> {
         self.refuse_after_failure()?;
         let _lock = self.lock()?;
+        self.refuse_old_key()?;
         self.refresh(checkpoint, tail_before, fetch)?;
         let result = self.append_locked(prepared, earlier);
         if result.is_err() {
@@ -169,7 +177,8 @@ impl Log {
         }
         let ids = result?;
         let open = self.open.as_ref().expect("appending leaves the segment open");
-        if open.end >= SEGMENT_BYTES_TARGET || open.contents.events >= SEGMENT_EVENTS_TARGET {
+        let many = open.contents.names.len() >= SEGMENT_NAMES_TARGET;
+        if many || open.end >= SEGMENT_BYTES_TARGET || open.contents.events >= SEGMENT_EVENTS_TARGET {
             self.seal_locked(fetch).inspect_err(|_| self.failed = true)?;
         }
         Ok(ids)
@@ -181,6 +190,18 @@ impl Log {
                 ErrorKind::Failed,
                 "cannot append: an earlier write to this store failed; open it anew",
             ));
+        }
+        Ok(())
+    }
+
+    /// Another process may have given the store a new writer; then the old log must not grow (I3).
+    fn refuse_old_key(&self) -> Result<()> {
+        let path = self.store.join("writer.key");
+        let secret = crate::layout::read_small(&self.env, &path, 32)
+            .map_err(|error| Error::io(format!("cannot read `{}`", path.display()), error))?;
+        if secret != self.key.secret() {
+            let message = "another process has given this store a new writer: open it anew";
+            return Err(Error::new(ErrorKind::Unavailable, message));
         }
         Ok(())
     }
@@ -247,7 +268,8 @@ impl Log {
         });
         match found {
             Some(entry) => {
-                self.open = Some(self.recover(&dir.join(entry.name), checkpoint, fetch)?);
+                let from_start = self.from_start;
+                self.open = Some(self.recover(&dir.join(entry.name), checkpoint, from_start, fetch)?);
                 Ok(())
             }
             None => {
@@ -260,7 +282,13 @@ impl Log {
 
     /// Reads an open segment and cuts what was never acknowledged: also the footer of a sealing that was cut short,
     /// which may be torn.
-    fn recover(&self, path: &Path, checkpoint: Checkpoint<'_>, fetch: &Fetch<'_>) -> Result<OpenSegment> {
+    fn recover(
+        &self,
+        path: &Path,
+        checkpoint: Checkpoint<'_>,
+        from_start: bool,
+        fetch: &Fetch<'_>,
+    ) -> Result<OpenSegment> {
         let doing = || format!("cannot recover segment `{}`", path.display());
         let file = self.env.fs.open_write(path).map_err(|error| Error::io(doing(), error))?;
         let header = SegmentHeader::read(file.as_ref()).map_err(|error| error.context(doing()))?;
@@ -272,11 +300,11 @@ impl Log {
             tail: row.tail,
             events: row.events,
         };
-        let checkpoint = checkpoint()?;
-        let checkpoint = checkpoint.as_ref().filter(|row| {
-            row.nonce == header.nonce
-                && row.batch > 0
-                && checkpoint_holds(file.as_ref(), &key, &start_of(row))
+        let row = checkpoint()?.filter(|row| row.nonce == header.nonce);
+        // What the index has seen was acknowledged: it must not be taken for a torn tail and cut.
+        let acknowledged = row.as_ref().map_or(0, |row| row.end);
+        let checkpoint = row.as_ref().filter(|row| {
+            !from_start && row.batch > 0 && checkpoint_holds(file.as_ref(), &key, &start_of(row))
         });
         let base = checkpoint.map_or(whole, start_of);
         let mut open = OpenSegment {
@@ -302,7 +330,7 @@ impl Log {
             durable: false,
             doubtful: None,
         };
-        open.read(doing, fetch)?;
+        open.read(doing, acknowledged, fetch)?;
         // Whoever made it may have died before its name was durable.
         self.sync_names()?;
         Ok(open)
@@ -386,8 +414,14 @@ impl Log {
         }
         if open.base.offset != HEADER_BYTES as u64 {
             // What lies before was taken on the index's word; the footer must not be.
-            let fed = open.fed;
-            open = self.recover(&open.path, WHOLE, fetch)?;
+            let (fed, end) = (open.fed, open.end);
+            open = self.recover(&open.path, &|| Ok(None), true, fetch)?;
+            if open.end != end {
+                let path = open.path.display();
+                return Err(Error::corrupt(format!(
+                    "cannot seal segment `{path}`: what was read before has changed"
+                )));
+            }
             open.sync()?;
             open.rows.retain(|row| row.event >= fed.events);
             open.fed.end = fed.end;
@@ -431,14 +465,17 @@ impl Log {
     }
 
     /// Reads the open segment from its start, unless this process has done so.
-    pub fn read_whole(&mut self, fetch: &Fetch<'_>) -> Result<()> {
+    pub fn read_whole(&mut self, checkpoint: Checkpoint<'_>, fetch: &Fetch<'_>) -> Result<()> {
         self.refuse_after_failure()?;
         let _lock = self.lock()?;
         if self.open.as_ref().is_some_and(|open| open.base.batch > 0) {
             self.open = None;
         }
         let none = || Err(Error::new(ErrorKind::NotFound, "there is no open segment"));
-        match self.refresh(WHOLE, &none, fetch) {
+        self.from_start = true;
+        let read = self.refresh(checkpoint, &none, fetch);
+        self.from_start = false;
+        match read {
             Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
             _ => Ok(()),
         }
@@ -553,7 +590,7 @@ impl OpenSegment {
     }
 
     /// Reads from the base to the end, and cuts what was never acknowledged.
-    fn read(&mut self, doing: impl Fn() -> String, fetch: &Fetch<'_>) -> Result<()> {
+    fn read(&mut self, doing: impl Fn() -> String, acknowledged: u64, fetch: &Fetch<'_>) -> Result<()> {
         let mut unpacker = Unpacker::new();
         let mut digests = Vec::new();
         let mut end = self.base.offset;
@@ -575,9 +612,16 @@ impl OpenSegment {
         if let Some(damage) = scanned.damage.into_iter().next() {
             return Err(damage.error.context(doing()));
         }
+        if scanned.end < acknowledged {
+            let message = format!(
+                "batches up to byte {acknowledged} were whole once, now the last ends at {}",
+                scanned.end
+            );
+            return Err(Error::corrupt(message).context(doing()));
+        }
         for digest in digests {
             self.tips.extend(digest.tips.iter().copied());
-            let rows = self.contents.absorb(digest);
+            let rows = self.contents.absorb(digest)?;
             self.rows.extend(rows);
         }
         self.end = scanned.end;

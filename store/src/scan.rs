@@ -13,7 +13,7 @@ use crate::event::{Event, Fact, decode_events};
 use crate::frame::{FRAME_HEADER_BYTES, FRAME_MAGIC, Frame, FrameHeader, FrameKey, FrameKind, Unpacker};
 use crate::id::{EventId, ObjectId};
 use crate::kind::Kind;
-use crate::limits::BATCH_RAW_BYTES_MAX;
+use crate::limits::{BATCH_RAW_BYTES_MAX, SEGMENT_BYTES_MAX, SEGMENT_EVENTS_MAX, SEGMENT_NAMES_MAX};
 use crate::object::{Objects, Stored};
 use crate::record::{self, Name};
 use crate::segment::{Commit, Contents, EventsPlace, LogTail, read_footer, read_frame};
@@ -96,6 +96,11 @@ pub fn scan(
     each: &mut dyn FnMut(Batch) -> Result<()>,
 ) -> Result<Scan> {
     let file_bytes = file.len().map_err(|error| Error::io("cannot read a segment's length", error))?;
+    if file_bytes > SEGMENT_BYTES_MAX {
+        return Err(Error::corrupt(format!(
+            "a segment of {file_bytes} bytes is over the limit of {SEGMENT_BYTES_MAX}"
+        )));
+    }
     let mut state = Scan {
         end: start.offset,
         batch: start.batch,
@@ -414,6 +419,7 @@ pub fn digest(
                 digest.tips_frames.push(offset_u32(*offset));
                 let mut decoder = Decoder::new("tips frame", &raw);
                 digest.tips.extend(decode_tips(&mut decoder).map_err(at)?);
+                decoder.finish().map_err(at)?;
             }
             _ => {
                 return Err(Error::corrupt(format!("frame at byte {offset}: it does not belong in a batch")));
@@ -444,7 +450,12 @@ impl Batch {
 
 impl Contents {
     /// Adds a batch, and returns its events' rows for the index.
-    pub fn absorb(&mut self, digest: Digest) -> Vec<Row> {
+    pub fn absorb(&mut self, digest: Digest) -> Result<Vec<Row>> {
+        let names = digest.events.iter().map(|(_, _, marks)| marks.names.len()).sum::<usize>();
+        let events = self.events as usize + digest.events.len();
+        if self.names.len() + names > SEGMENT_NAMES_MAX || events > SEGMENT_EVENTS_MAX as usize {
+            return Err(Error::corrupt("a segment holds more events or names than its limit"));
+        }
         self.raw_bytes += digest.raw_bytes;
         self.ids.extend(digest.ids);
         self.objects_frames.extend(digest.objects_frames);
@@ -470,6 +481,6 @@ impl Contents {
             });
             self.add_event(&event, id);
         }
-        rows
+        Ok(rows)
     }
 }

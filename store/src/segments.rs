@@ -7,6 +7,7 @@
 use std::collections::HashMap;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use crate::env::{Env, File};
@@ -32,7 +33,11 @@ pub struct Sealed {
     /// Where everything stands in it.
     pub directory: Directory,
     filter: OnceLock<Filter>,
+    searched: AtomicU32,
 }
+
+/// Searches of one segment after which its filter is read: from then on most absent objects cost no page.
+const FILTER_AFTER_SEARCHES: u32 = 32;
 
 /// A segment file whose header or footer cannot be read.
 #[derive(Debug)]
@@ -96,11 +101,25 @@ impl Sealed {
         let key = FrameKey::new(&header.nonce);
         let footer = read_footer(file.as_ref(), &key, bytes)?;
         let Some(footer) = footer else { return Err(Error::corrupt("the segment has no trailer")) };
-        Ok(Sealed { id, header, key, file, bytes, directory: footer.directory, filter: OnceLock::new() })
+        Ok(Sealed {
+            id,
+            header,
+            key,
+            file,
+            bytes,
+            directory: footer.directory,
+            filter: OnceLock::new(),
+            searched: AtomicU32::new(0),
+        })
     }
 
     /// Looks an object up.
     pub fn find(&self, id: &ObjectId) -> Result<Option<IdEntry>> {
+        if self.filter.get().is_none()
+            && self.searched.fetch_add(1, Ordering::Relaxed) >= FILTER_AFTER_SEARCHES
+        {
+            self.load_filter()?;
+        }
         if self.filter.get().is_some_and(|filter| !filter.admits(id)) {
             return Ok(None);
         }
@@ -163,14 +182,19 @@ impl SegmentSet {
         self.sealed.iter().find(|sealed| sealed.id == *id)
     }
 
-    /// Looks an object up in all sealed segments, newest first.
+    /// Looks an object up in all sealed segments, newest first. Damage in one of them does not hide what another holds.
     pub fn find(&self, id: &ObjectId) -> Result<Option<(Arc<Sealed>, IdEntry)>> {
+        let mut damage = None;
         for sealed in self.sealed.iter().rev() {
-            if let Some(entry) = sealed.find(id)? {
-                return Ok(Some((Arc::clone(sealed), entry)));
+            match sealed.find(id) {
+                Ok(Some(entry)) => return Ok(Some((Arc::clone(sealed), entry))),
+                Ok(None) => {}
+                Err(error) => {
+                    damage.get_or_insert(error);
+                }
             }
         }
-        Ok(None)
+        damage.map_or(Ok(None), Err)
     }
 }
 

@@ -117,7 +117,7 @@ pub struct Store {
     key: RwLock<Arc<WriterKey>>,
     index: Index,
     log: Mutex<Log>,
-    segments: RwLock<SegmentSet>,
+    segments: RwLock<Arc<SegmentSet>>,
     cache: FrameCache,
     /// Whether filters are read as segments come.
     bulk: AtomicBool,
@@ -158,7 +158,7 @@ impl Store {
             index: Index::new(env, dir),
             log: Mutex::new(Log::new(env, dir, Arc::clone(&key))),
             key: RwLock::new(key),
-            segments: RwLock::new(SegmentSet::default()),
+            segments: RwLock::new(Arc::default()),
             cache: FrameCache::default(),
             bulk: AtomicBool::new(false),
             open_tables: Mutex::new(None),
@@ -254,13 +254,13 @@ impl Store {
         if self.bulk.load(Ordering::Relaxed) {
             set.sealed.iter().try_for_each(|sealed| sealed.load_filter())?;
         }
-        *self.segments.write().unwrap_or_else(PoisonError::into_inner) = set.clone();
+        *self.segments.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(set.clone());
         Ok(set)
     }
 
     /// The segments as they were last looked at.
-    pub fn segments(&self) -> SegmentSet {
-        self.segments.read().unwrap_or_else(PoisonError::into_inner).clone()
+    pub fn segments(&self) -> Arc<SegmentSet> {
+        Arc::clone(&self.segments.read().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Marks this process as busy with long work, so that readers do not do its indexing for it.
@@ -294,7 +294,7 @@ impl Store {
             }
             Ok(held)
         };
-        let tail = || self.tail_before();
+        let tail = || self.tail_of_sealed();
         let ids = log.append(prepared, &|| self.open_row(), &earlier, &tail, &|id| self.record_before(id))?;
         if log.sealed_waiting() > 0 {
             let feeds = log.take_sealed_feeds();
@@ -327,7 +327,7 @@ impl Store {
 
     /// What the index knows of the open segment.
     fn open_row(&self) -> Result<Option<SegmentRow>> {
-        if !self.index.exists() {
+        if !self.index.exists()? {
             return Ok(None);
         }
         let rows = self.index.read(|view| view.segments());
@@ -367,10 +367,13 @@ impl Store {
         let set = self.refresh()?;
         if let Some(unreadable) = set.unreadable.first() {
             // A seq that was used must not be used again; which are used is not known.
-            return Err(Error::corrupt(format!(
-                "cannot append: segment `{}` cannot be read, run `agent-trace reindex`",
-                unreadable.path.display()
-            )));
+            let message = format!("cannot append: segment `{}` cannot be read", unreadable.path.display());
+            let hint = if unreadable.error.kind() == ErrorKind::Corrupt {
+                ", run `agent-trace reindex`"
+            } else {
+                ""
+            };
+            return Err(Error::new(unreadable.error.kind(), message + hint));
         }
         let mut tail = LogTail::empty(writer);
         for sealed in &set.sealed {
@@ -379,6 +382,19 @@ impl Store {
                     tail = LogTail { writer, seq: run.seq_last(), event: run.last };
                 }
             }
+        }
+        Ok(tail)
+    }
+
+    /// The same where there is no open segment: what the index has seen of the own log must stand in the others.
+    fn tail_of_sealed(&self) -> Result<LogTail> {
+        let tail = self.tail_before()?;
+        let rows = self.index.read(|view| view.segments()).ok().flatten().unwrap_or_default();
+        let seen = rows.values().filter(|row| row.tail.writer == tail.writer).map(|row| row.tail.seq).max();
+        if seen.is_some_and(|seen| seen > tail.seq) {
+            let message =
+                "cannot append: a segment with the newest own events is gone, run `agent-trace reindex`";
+            return Err(Error::corrupt(message));
         }
         Ok(tail)
     }
@@ -518,7 +534,7 @@ impl Store {
         let mut flush = |waiting: &mut Vec<Batch>| -> Result<()> {
             for digest in self.digest_all(waiting)? {
                 tips.extend(digest.tips.iter().copied());
-                rows.extend(contents.absorb(digest));
+                rows.extend(contents.absorb(digest)?);
             }
             waiting.clear();
             Ok(())
@@ -541,6 +557,15 @@ impl Store {
         end.batch = scanned.batch;
         end.tail = scanned.tail;
         end.events = scanned.events;
+        if contents.events != end.events {
+            let path = handle.path(&self.dir);
+            return Err(Error::corrupt(format!(
+                "segment `{}`: its commits count {} events, found {}",
+                path.display(),
+                end.events,
+                contents.events
+            )));
+        }
         Ok((contents, rows, tips, end))
     }
 

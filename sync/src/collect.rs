@@ -94,14 +94,17 @@ pub fn collect(
     events: Vec<(Event, EventId, u32)>,
     known: &(dyn Fn(&ObjectId) -> Result<bool> + Sync),
 ) -> Result<Collected> {
-    let needed = closure(store, extra, source, &events, known)?;
-    let frames = gather(needed)?;
+    let (needed, sizes) = closure(store, extra, source, &events, known)?;
+    let frames = gather(needed, &sizes)?;
     let events = with_marks(store, extra, source, events)?;
     Ok(Collected { frames, events })
 }
 
 /// The needed slots of one frame, and the segment that it is in.
 type Slots = (Handle, Vec<(u32, ObjectId)>);
+
+/// How many objects frames have, where that is known, by segment and offset.
+type Sizes = HashMap<([u8; 16], u32), u32>;
 
 /// Frames by segment and offset.
 type Needed = BTreeMap<([u8; 16], u32), Slots>;
@@ -113,13 +116,17 @@ fn closure(
     source: &Source,
     events: &[(Event, EventId, u32)],
     known: &(dyn Fn(&ObjectId) -> Result<bool> + Sync),
-) -> Result<Needed> {
+) -> Result<(Needed, Sizes)> {
     // Most objects stand in the same segment as their events; its table is read once instead of searched often.
     let mut table: HashMap<ObjectId, (u32, u32)> = HashMap::new();
-    // A table of names is enough for a segment that is built, not for the index, which also lists by session and path.
-    if let (Handle::Sealed(sealed), true) = (&source.handle, extra.is_none() && events.len() > 64) {
+    let mut sizes = Sizes::new();
+    if let (Handle::Sealed(sealed), true) = (&source.handle, events.len() > 64) {
         let ids = all_ids(sealed.file.as_ref(), &sealed.key, &sealed.directory)?;
-        table = ids.into_iter().map(|entry| (entry.id, (entry.frame, entry.slot))).collect();
+        for entry in ids {
+            let size: &mut u32 = sizes.entry((sealed.header.nonce, entry.frame)).or_default();
+            *size = (*size).max(entry.slot + 1);
+            table.insert(entry.id, (entry.frame, entry.slot));
+        }
     }
     let locate = |id: &ObjectId| -> Result<Location> {
         if let Some((frame, slot)) = table.get(id) {
@@ -155,11 +162,11 @@ fn closure(
             needed.entry(key).or_insert_with(|| (location.handle, Vec::new())).1.push((location.slot, id));
         }
     }
-    Ok(needed)
+    Ok((needed, sizes))
 }
 
 /// Reads the needed objects, several frames at once.
-fn gather(needed: Needed) -> Result<Vec<ObjectsFrame>> {
+fn gather(needed: Needed, sizes: &Sizes) -> Result<Vec<ObjectsFrame>> {
     let frames: Vec<(u32, Slots)> = needed.into_iter().map(|((_, offset), slots)| (offset, slots)).collect();
     let mut gathered: Vec<ObjectsFrame> = Vec::new();
     let mut loose = ObjectsBuilder::new();
@@ -170,7 +177,8 @@ fn gather(needed: Needed) -> Result<Vec<ObjectsFrame>> {
             .map_init(
                 || (Packer::new(Effort::FAST), Unpacker::new()),
                 |(packer, unpacker), (offset, (handle, slots))| {
-                    take(handle, *offset, slots, packer, unpacker)
+                    let size = sizes.get(&(*handle.nonce(), *offset)).copied();
+                    take(handle, *offset, slots, size, packer, unpacker)
                 },
             )
             .collect::<Result<_>>()?;
@@ -210,12 +218,18 @@ fn take(
     handle: &Handle,
     offset: u32,
     slots: &[(u32, ObjectId)],
+    size: Option<u32>,
     packer: &mut Packer,
     unpacker: &mut Unpacker,
 ) -> Result<Taken> {
     let mut slots = slots.to_vec();
     slots.sort_unstable();
     let frame = read_frame(handle.file(), handle.key(), u64::from(offset))?;
+    if size.is_some_and(|size| size as usize == slots.len()) {
+        // Needed whole: its checksum has been compared, and who receives it compares every hash.
+        let ids = slots.iter().map(|(_, id)| *id).collect();
+        return Ok(Taken::Frame(ObjectsFrame { frame, ids }));
+    }
     let objects = agent_trace_store::object::Objects::decode(frame.clone().into_raw(unpacker)?)?;
     if slots.len() == objects.len() {
         let ids = slots.iter().map(|(_, id)| *id).collect();

@@ -12,16 +12,16 @@
 //!
 //! Deliberately absent: encryption, sockets and services, which come behind the same `Transport`.
 
-pub mod collect;
-pub mod head;
 pub mod limits;
+pub mod transport;
+pub mod head;
 pub mod manifest;
-pub mod publish;
-pub mod pull;
-pub mod push;
-pub mod receive;
-pub mod remote;
-pub mod select;
 pub mod state;
 pub mod tables;
-pub mod transport;
+pub mod remote;
+pub mod collect;
+pub mod select;
+pub mod publish;
+pub mod push;
+pub mod receive;
+pub mod pull;

@@ -17,7 +17,7 @@ use agent_trace_store::{Error, Result, SegmentId, Seq, Store, WriterId};
 use crate::head::{Head, RemoteId, head_hash};
 use crate::limits::{MANIFEST_BYTES_MAX, MANIFEST_DEPTH_MAX};
 use crate::manifest::{Manifest, ManifestId, NO_MANIFEST};
-use crate::remote::Remote;
+use crate::remote::{FORMAT_KEY, Remote};
 use crate::select::events_in;
 use crate::state::{SeenHead, State, cache_dir};
 
@@ -150,6 +150,9 @@ pub fn publish(
         seq: state.tips.get(&store.writer()).map_or(0, |tip| tip.seq.get()),
     };
     note.write(store, id)?;
+    // Whoever made the remote may have died before the name of its `format` file was durable; without it the head
+    // would be of another remote.
+    remote.transport().keep(FORMAT_KEY)?;
     remote.transport().write(&Head::key(&store.writer()), &bytes)?;
     state.heads.insert(store.writer(), SeenHead { generation, hash, manifest: manifest_id });
     Ok(())

@@ -3,22 +3,27 @@
 //! A large segment that is new as a whole is kept as it is; of others the new events go to the open segment. Nothing
 //! is taken in before it has been checked, and repeating a pull changes nothing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use agent_trace_store::build::Builder;
+use agent_trace_store::event::Event;
 use agent_trace_store::log::Prepared;
 use agent_trace_store::progress::Progress;
 use agent_trace_store::segments::Sealed;
 use agent_trace_store::seqs::EventSet;
-use agent_trace_store::{Error, ErrorKind, EventId, Kind, ObjectId, Result, SegmentId, Store, Timestamp};
+use agent_trace_store::writer::Tip;
+use agent_trace_store::{
+    Error, ErrorKind, EventId, Kind, ObjectId, Result, SegmentId, Seq, Store, Timestamp, WriterId,
+};
 
 use crate::collect::{Source, collect};
 use crate::limits::ADOPT_BYTES_MIN;
 use crate::manifest::segment_key;
-use crate::receive::{Checked, Neighbours, Verdict, check, new_events};
+use crate::receive::{Checked, Neighbours, Verdict, check};
 use crate::remote::{Remote, events_of, replay};
+use crate::select::events_in;
 use crate::state::{State, cache_dir};
 use crate::tables::remote_segment;
 
@@ -70,7 +75,9 @@ pub fn pull(
     report.forks.extend(replayed.gone_back);
     report.refused.extend(replayed.refused);
     let mut held = store.held(&store.snapshot()?)?;
-    let wanted = wanted_segments(store, remote, &state, &held)?;
+    let forked = forked_logs(store, &held, &replayed.tips, &mut report)?;
+    let writers = forked.keys().map(|(writer, _)| *writer).collect();
+    let wanted = wanted_segments(store, remote, &state, &held, &writers)?;
     if options.dry_run {
         for sealed in &wanted {
             count_new(sealed, &held, options, &mut report)?;
@@ -87,10 +94,13 @@ pub fn pull(
         inbox: cache_dir(store, &id)?.join("inbox"),
         neighbours: Neighbours::of(store.index())?,
         held,
+        forked,
         report,
     };
     puller.take_all(wanted, progress)?;
     let mut report = puller.report;
+    report.forks.sort_unstable();
+    report.forks.dedup();
     store.catch_up()?;
     if state != before {
         remote.remember(store, &state)?;
@@ -105,20 +115,53 @@ fn wanted_segments(
     remote: &Remote,
     state: &State,
     held: &EventSet,
+    forked: &BTreeSet<WriterId>,
 ) -> Result<Vec<Arc<Sealed>>> {
     let Some(id) = remote.id() else { return Ok(Vec::new()) };
-    if state.has.minus(held).is_empty() {
+    if state.has.minus(held).is_empty() && forked.is_empty() {
         return Ok(Vec::new());
     }
     let mut wanted = Vec::new();
     for (segment, bytes) in state.live_segments() {
         let sealed = remote_segment(store, remote.transport(), &id, segment, *bytes)?;
-        if !events_of(&sealed).minus(held).is_empty() {
+        let other_side = sealed.directory.runs.iter().any(|run| forked.contains(&run.writer));
+        if other_side || !events_of(&sealed).minus(held).is_empty() {
             wanted.push(sealed);
         }
     }
     wanted.sort_by_key(|sealed| (sealed.header.created, sealed.id));
     Ok(wanted)
+}
+
+/// The ids of the events that are here, of logs that have forked.
+type ForkedIds = HashMap<(WriterId, Seq), HashSet<EventId>>;
+
+/// Logs of which a head on the remote has another event at a place than this store: their events here, by id.
+fn forked_logs(store: &Store, held: &EventSet, tips: &[Tip], report: &mut PullReport) -> Result<ForkedIds> {
+    let mut forked = ForkedIds::new();
+    for tip in tips.iter().filter(|tip| held.contains(&tip.writer, tip.seq)) {
+        let place = EventSet::from_ranges([(tip.writer, tip.seq.get(), tip.seq.get())]);
+        let here = events_in(store, &place)?;
+        if !here.is_empty() && here.iter().all(|event| event.id() != tip.event) {
+            report.forks.push(fork(&tip.writer, tip.seq.get()));
+            note_log(store, held, &tip.writer, &mut forked)?;
+        }
+    }
+    Ok(forked)
+}
+
+fn fork(writer: &WriterId, seq: u64) -> String {
+    format!("the log of writer `{}` has forked at seq {seq} or before", writer.short())
+}
+
+/// Reads the ids of a log's events that are here.
+fn note_log(store: &Store, held: &EventSet, writer: &WriterId, forked: &mut ForkedIds) -> Result<()> {
+    let ranges = held.log(writer).map(|log| log.ranges().to_vec()).unwrap_or_default();
+    let log = EventSet::from_ranges(ranges.into_iter().map(|(first, last)| (*writer, first, last)));
+    for event in events_in(store, &log)? {
+        forked.entry((event.writer, event.seq)).or_default().insert(event.id());
+    }
+    Ok(())
 }
 
 /// Counts without fetching; by kind only where a segment is new as a whole.
@@ -150,6 +193,7 @@ struct Puller<'a> {
     inbox: PathBuf,
     neighbours: Neighbours,
     held: EventSet,
+    forked: ForkedIds,
     report: PullReport,
 }
 
@@ -199,7 +243,10 @@ impl Puller<'_> {
             }
             Err(error) => return Err(error),
         };
-        self.report.forks.extend(checked.forks.iter().cloned());
+        for (writer, seq) in &checked.forks {
+            self.report.forks.push(fork(writer, *seq));
+            note_log(self.store, &self.held, writer, &mut self.forked)?;
+        }
         if !checked.unsigned.is_empty() {
             let count = checked.unsigned.len();
             let key = segment_key(&sealed.id);
@@ -250,20 +297,13 @@ impl Puller<'_> {
 
     /// Makes the new events of a checked segment part of the store.
     fn accept(&mut self, path: &Path, checked: &Checked) -> Result<()> {
-        let mut events = new_events(checked, &self.held);
         // Both sides of a fork are kept: the side that is not here yet is new by its id.
-        if !checked.forks.is_empty() {
-            events = checked
-                .events
-                .iter()
-                .filter(|(event, _, number)| {
-                    let held = self.held.contains(&event.writer, event.seq);
-                    let forked = checked.forks.iter().any(|fork| fork.contains(&event.writer.short()));
-                    (!held || forked) && !checked.unsigned.contains(number)
-                })
-                .cloned()
-                .collect();
-        }
+        let new = |event: &Event, id: &EventId| match self.forked.get(&(event.writer, event.seq)) {
+            Some(ids) => !ids.contains(id),
+            None => !self.held.contains(&event.writer, event.seq),
+        };
+        let signed = checked.events.iter().filter(|(_, _, number)| !checked.unsigned.contains(number));
+        let mut events: Vec<_> = signed.filter(|(event, id, _)| new(event, id)).cloned().collect();
         if let Some(since) = self.options.since {
             events.retain(|(event, _, _)| event.fact.time >= since);
         }
@@ -283,6 +323,11 @@ impl Puller<'_> {
         for (event, _, _) in &events {
             *self.report.taken.entry(event.fact.kind).or_default() += 1;
         }
+        for (event, id, _) in &events {
+            if let Some(ids) = self.forked.get_mut(&(event.writer, event.seq)) {
+                ids.insert(*id);
+            }
+        }
         let places = events.iter().map(|(event, _, _)| (event.writer, event.seq.get(), event.seq.get()));
         self.held = self.held.union(&EventSet::from_ranges(places));
         let mut contents = agent_trace_store::segment::Contents::default();
@@ -294,7 +339,7 @@ impl Puller<'_> {
     }
 
     /// Takes a new writer where events of the own log come from elsewhere, beyond what is here (I3).
-    fn give_way(&mut self, events: &[(agent_trace_store::event::Event, EventId, u32)]) -> Result<()> {
+    fn give_way(&mut self, events: &[(Event, EventId, u32)]) -> Result<()> {
         let writer = self.store.writer();
         if !events.iter().any(|(event, _, _)| event.writer == writer) {
             return Ok(());
@@ -308,31 +353,21 @@ impl Puller<'_> {
     }
 
     /// The newest tips of the logs that these events are in.
-    fn tips_for(
-        &self,
-        events: &[(agent_trace_store::event::Event, EventId, u32)],
-        checked: &Checked,
-    ) -> Vec<agent_trace_store::writer::Tip> {
-        let mut tips: BTreeMap<_, agent_trace_store::writer::Tip> = BTreeMap::new();
+    fn tips_for(&self, events: &[(Event, EventId, u32)], checked: &Checked) -> Vec<Tip> {
+        let mut tips: BTreeMap<_, Tip> = BTreeMap::new();
         for tip in self.state.tips.values().chain(&checked.tips) {
             let known = tips.entry(tip.writer).or_insert(*tip);
             if tip.seq > known.seq {
                 *known = *tip;
             }
         }
-        let writers: std::collections::BTreeSet<_> =
-            events.iter().map(|(event, _, _)| event.writer).collect();
+        let writers: BTreeSet<_> = events.iter().map(|(event, _, _)| event.writer).collect();
         tips.retain(|writer, _| writers.contains(writer));
         tips.into_values().collect()
     }
 
     /// Takes part of a segment: into the open segment, or into one built for it where it is much.
-    fn append(
-        &mut self,
-        events: &[(agent_trace_store::event::Event, EventId, u32)],
-        checked: &Checked,
-        tips: Vec<agent_trace_store::writer::Tip>,
-    ) -> Result<()> {
+    fn append(&mut self, events: &[(Event, EventId, u32)], checked: &Checked, tips: Vec<Tip>) -> Result<()> {
         let store = self.store;
         let known = |id: &ObjectId| store.contains(id);
         let source = Source::sealed(&checked.sealed);

@@ -133,10 +133,11 @@ fn transfer(
     let outgoing = prepare(store, remote, state, selection, &outbox)?;
     let total = outgoing.iter().map(|segment| segment.bytes).sum();
     progress.start("pushing", Some(total));
-    #[cfg(feature = "sim")]
-    if agent_trace_store::switches::planted(agent_trace_store::switches::Fault::HeadFirst) {
-        let added = outgoing.iter().map(|segment| (segment.id, segment.bytes)).collect();
-        publish(store, remote, state, &id, added, replayed.own.map(|(hash, _)| hash))?;
+    let added: Vec<_> = outgoing.iter().map(|segment| (segment.id, segment.bytes)).collect();
+    // A new writer has no head there yet.
+    let there = replayed.own.map(|(hash, _)| hash).filter(|_| !report.new_writer);
+    if head_first() {
+        publish(store, remote, state, &id, added.clone(), there)?;
     }
     for segment in &outgoing {
         let key = segment_key(&segment.id);
@@ -152,16 +153,24 @@ fn transfer(
         report.bytes += segment.bytes;
     }
     progress.finish();
-    let added = outgoing.iter().map(|segment| (segment.id, segment.bytes)).collect();
-    // A new writer has no head there yet.
-    let there = replayed.own.map(|(hash, _)| hash).filter(|_| !report.new_writer);
-    publish(store, remote, state, &id, added, there)?;
+    if !head_first() {
+        publish(store, remote, state, &id, added, there)?;
+    }
     for segment in &outgoing {
         cache_table(store, &id, &segment.id, segment.sealed.file.as_ref(), segment.bytes)?;
         state.segments.insert(segment.id, segment.bytes);
     }
     state.has = state.has.union(&selection.events);
     clear(store, &outbox)
+}
+
+/// A planted fault, for showing that the simulation finds it.
+fn head_first() -> bool {
+    #[cfg(feature = "sim")]
+    if agent_trace_store::switches::planted(agent_trace_store::switches::Fault::HeadFirst) {
+        return true;
+    }
+    false
 }
 
 /// The segments that are to be sent: whole ones as they are, others built, those of a push that was cut used again.

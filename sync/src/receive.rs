@@ -12,7 +12,6 @@ use agent_trace_store::log::hash_file;
 use agent_trace_store::scan::{Batch, Digest, Ending, ScanStart, scan};
 use agent_trace_store::segment::{Contents, HEADER_BYTES, Run, read_footer};
 use agent_trace_store::segments::Sealed;
-use agent_trace_store::seqs::EventSet;
 use agent_trace_store::writer::Tip;
 use agent_trace_store::{Error, EventId, ObjectId, Result, Seq, Store, WriterId};
 
@@ -44,10 +43,9 @@ impl Neighbours {
         self.starts.insert((run.writer, run.seq_first.get()), run.previous);
     }
 
-    /// Why a run does not fit its known neighbours, if it does not.
-    fn misfit(&self, run: &Run) -> Option<String> {
-        let fork =
-            |seq: u64| Some(format!("the log of writer `{}` has forked at seq {seq}", run.writer.short()));
+    /// Where a run does not fit its known neighbours, if it does not.
+    fn misfit(&self, run: &Run) -> Option<(WriterId, u64)> {
+        let fork = |seq: u64| Some((run.writer, seq));
         let before = self.ends.get(&(run.writer, run.seq_first.get() - 1));
         if before.is_some_and(|id| *id != run.previous) {
             return fork(run.seq_first.get());
@@ -75,8 +73,8 @@ pub struct Checked {
     pub events: Vec<(Event, EventId, u32)>,
     /// Events that nobody signed, or that do not fit: they are not taken.
     pub unsigned: HashSet<u32>,
-    /// Logs that have forked.
-    pub forks: Vec<String>,
+    /// Logs that have forked, and where.
+    pub forks: Vec<(WriterId, u64)>,
     /// Tips that came in the segment, verified.
     pub tips: Vec<Tip>,
     /// Whether the footer says what is in it, so that the file may be kept as it is.
@@ -106,7 +104,7 @@ pub fn check(
             hash.short()
         )));
     }
-    let (digests, end) = take_apart(store, sealed)?;
+    let (digests, end, count) = take_apart(store, sealed)?;
     if let Some(missing) = first_missing(store, sealed, &digests)? {
         return Ok(Verdict::Incomplete(missing));
     }
@@ -123,7 +121,11 @@ pub fn check(
         events.extend(
             digest.events.iter().zip(first..).map(|((event, id, _), number)| (event.clone(), *id, number)),
         );
-        contents.absorb(digest);
+        contents.absorb(digest)?;
+    }
+    if contents.events != count {
+        let found = contents.events;
+        return Err(Error::corrupt(format!("its commits count {count} events, found {found}")));
     }
     let forks = contents.runs.iter().filter_map(|run| neighbours.misfit(run)).collect();
     let unsigned = unsigned(&events, tips, &received_tips);
@@ -139,7 +141,7 @@ pub fn check(
 }
 
 /// Takes all batches apart, several at once; any damage refuses the segment.
-fn take_apart(store: &Store, sealed: &Arc<Sealed>) -> Result<(Vec<Digest>, u64)> {
+fn take_apart(store: &Store, sealed: &Arc<Sealed>) -> Result<(Vec<Digest>, u64, u32)> {
     let start = ScanStart { offset: HEADER_BYTES as u64, batch: 0, tail: sealed.header.tail, events: 0 };
     let mut digests = Vec::new();
     let mut waiting: Vec<Batch> = Vec::new();
@@ -160,7 +162,7 @@ fn take_apart(store: &Store, sealed: &Arc<Sealed>) -> Result<(Vec<Digest>, u64)>
     if scanned.ending != Ending::Footer {
         return Err(Error::corrupt("the segment has no footer"));
     }
-    Ok((digests, scanned.end))
+    Ok((digests, scanned.end, scanned.events))
 }
 
 /// An object that an event or recipe needs and that is neither in the segment nor in the store.
@@ -266,16 +268,4 @@ impl agent_trace_store::env::File for Fresh {
     fn sync(&self) -> std::io::Result<()> {
         Ok(())
     }
-}
-
-/// The events of a set of checked ones that a store does not have.
-pub fn new_events(checked: &Checked, held: &EventSet) -> Vec<(Event, EventId, u32)> {
-    checked
-        .events
-        .iter()
-        .filter(|(event, _, number)| {
-            !held.contains(&event.writer, event.seq) && !checked.unsigned.contains(number)
-        })
-        .cloned()
-        .collect()
 }

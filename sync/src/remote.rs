@@ -10,6 +10,7 @@ use agent_trace_store::env::Env;
 use agent_trace_store::id::{decode_hex, encode_hex};
 use agent_trace_store::segments::Sealed;
 use agent_trace_store::seqs::EventSet;
+use agent_trace_store::writer::Tip;
 use agent_trace_store::{Error, ErrorKind, Result, SegmentId, Store, WriterId};
 
 use crate::head::{Head, RemoteId, head_hash};
@@ -19,7 +20,8 @@ use crate::state::{SeenHead, State};
 use crate::tables;
 use crate::transport::{Folder, Transport};
 
-const FORMAT_KEY: &str = "format";
+/// The file that says which remote it is.
+pub(crate) const FORMAT_KEY: &str = "format";
 const FORMAT_FIRST: &str = "agent-trace remote 1";
 
 /// Where a remote lies.
@@ -152,6 +154,8 @@ pub struct Replayed {
     pub gone_back: Vec<String>,
     /// Heads and segments that cannot be read, with reasons.
     pub refused: Vec<String>,
+    /// The tips in heads that have changed: a log that has forked shows by them.
+    pub tips: Vec<Tip>,
     /// The own head as it stands there.
     pub own: Option<([u8; 32], u64)>,
 }
@@ -277,6 +281,7 @@ fn read_manifests(
             }
         }
         head.tips.iter().for_each(|tip| state.note_tip(tip));
+        replayed.tips.extend_from_slice(&head.tips);
         // A head of which a part could not be read is looked at again the next time.
         if complete {
             let seen = SeenHead { generation: head.generation, hash, manifest: head.manifest };

@@ -62,10 +62,11 @@ pub fn select(store: &Store, snapshot: &Snapshot, state: &State, options: &PushO
         add_freed(store, snapshot, state, &sources, &mine, &mut chosen)?;
     }
     let names = if bulk || chosen.len() >= BULK_EVENTS_MIN {
-        Names::Bulk(BulkNames::read(store, &sources)?)
+        Some(BulkNames::read(store, &sources, &chosen)?)
     } else {
-        Names::Single { store, snapshot }
+        None
     };
+    let names = Names { store, snapshot, bulk: names };
     decide(state, options, &mine, chosen, &names, sources)
 }
 
@@ -236,20 +237,24 @@ fn add_freed(
 }
 
 /// Who names what.
-enum Names<'a> {
-    Bulk(BulkNames),
-    Single { store: &'a Store, snapshot: &'a Snapshot },
+struct Names<'a> {
+    store: &'a Store,
+    snapshot: &'a Snapshot,
+    bulk: Option<BulkNames>,
 }
 
 /// The names that ledgers and traces cite, all at once.
 struct BulkNames {
     by_ledgers: HashSet<[u8; 8]>,
     by_traces: HashMap<[u8; 8], Vec<(WriterId, Seq)>>,
+    /// Prefixes that several of the chosen keys have: for them the whole names are compared, one by one.
+    shared: HashSet<[u8; 8]>,
 }
 
 impl BulkNames {
-    fn read(store: &Store, sources: &[Source]) -> Result<BulkNames> {
-        let mut names = BulkNames { by_ledgers: HashSet::new(), by_traces: HashMap::new() };
+    fn read(store: &Store, sources: &[Source], chosen: &[Chosen]) -> Result<BulkNames> {
+        let shared = shared_prefixes(chosen);
+        let mut names = BulkNames { by_ledgers: HashSet::new(), by_traces: HashMap::new(), shared };
         for source in sources {
             let all: Vec<u32> = (0..source.events).collect();
             let events = chosen_events(source, &all)?;
@@ -281,32 +286,46 @@ fn source_names(store: &Store, source: &Source) -> Result<Vec<NameEntry>> {
     }
 }
 
+/// Prefixes of names that differ later.
+fn shared_prefixes(chosen: &[Chosen]) -> HashSet<[u8; 8]> {
+    let mut first: HashMap<[u8; 8], &str> = HashMap::with_capacity(chosen.len());
+    let mut shared = HashSet::new();
+    for (_, event, _, _) in chosen {
+        let name = conversation(event);
+        if *first.entry(name_prefix(name)).or_insert(name) != name {
+            shared.insert(name_prefix(name));
+        }
+    }
+    shared
+}
+
 impl Names<'_> {
+    /// The names all at once, where they are known so and this name cannot be taken for another.
+    fn bulk(&self, prefix: &[u8; 8]) -> Option<&BulkNames> {
+        self.bulk.as_ref().filter(|names| !names.shared.contains(prefix))
+    }
+
     /// Whether a ledger names a trace.
     fn ledger_names(&self, trace: &str) -> Result<bool> {
-        match self {
-            Names::Bulk(names) => Ok(names.by_ledgers.contains(&name_prefix(trace))),
-            Names::Single { store, snapshot } => {
-                let citing = question::named(store, snapshot, trace, true)?;
-                Ok(citing.iter().any(|found| found.event.fact.kind == Kind::LEDGER))
-            }
+        let prefix = name_prefix(trace);
+        if let Some(names) = self.bulk(&prefix) {
+            return Ok(names.by_ledgers.contains(&prefix));
         }
+        let citing = question::named(self.store, self.snapshot, trace, true)?;
+        Ok(citing.iter().any(|found| found.event.fact.kind == Kind::LEDGER))
     }
 
     /// Whether one of some traces names a conversation.
     fn trace_names(&self, conversation: &str, traces: &dyn Fn(&WriterId, Seq) -> bool) -> Result<bool> {
-        match self {
-            Names::Bulk(names) => {
-                let citing = names.by_traces.get(&name_prefix(conversation));
-                Ok(citing.is_some_and(|citing| citing.iter().any(|(writer, seq)| traces(writer, *seq))))
-            }
-            Names::Single { store, snapshot } => {
-                let citing = question::named(store, snapshot, conversation, true)?;
-                Ok(citing.iter().any(|found| {
-                    found.event.fact.kind == Kind::TRACE && traces(&found.event.writer, found.event.seq)
-                }))
-            }
+        let prefix = name_prefix(conversation);
+        if let Some(names) = self.bulk(&prefix) {
+            let citing = names.by_traces.get(&prefix);
+            return Ok(citing.is_some_and(|citing| citing.iter().any(|(writer, seq)| traces(writer, *seq))));
         }
+        let citing = question::named(self.store, self.snapshot, conversation, true)?;
+        Ok(citing.iter().any(|found| {
+            found.event.fact.kind == Kind::TRACE && traces(&found.event.writer, found.event.seq)
+        }))
     }
 }
 

@@ -236,3 +236,36 @@ fn a_restored_store_replaces_nothing_and_goes_on_under_a_new_writer() {
     pull(&other, &remote, &PullOptions::default(), &Silent).unwrap();
     assert!(records(&other).len() >= 8, "what was pushed before the backup was restored is still there");
 }
+
+#[test]
+fn a_fork_is_reported_and_both_sides_are_kept() {
+    let (disk, env, stores) = world(&["/a", "/b"]);
+    add(&stores[0], Kind::TRACE, (0..5).map(trace));
+    let saved: Vec<_> = disk
+        .files()
+        .into_iter()
+        .filter(|path| path.starts_with("/a"))
+        .map(|path| (disk.read_file(&path).unwrap(), path))
+        .collect();
+    add(&stores[0], Kind::TRACE, (5..8).map(trace));
+    send(&env, &stores[0], "/first", &full());
+    for path in disk.files().into_iter().filter(|path| path.starts_with("/a")) {
+        disk.remove_file(&path);
+    }
+    for (content, path) in saved {
+        disk.write_file(&path, &content);
+    }
+    // The same writer, restored in place, gives the same seqs to other events, and tells another remote of them.
+    let restored = Store::open(&env, Path::new("/a")).unwrap();
+    add(&restored, Kind::TRACE, (10..13).map(trace));
+    send(&env, &restored, "/second", &full());
+    let store = &stores[1];
+    fetch(&env, store, "/first");
+    let remote = Remote::open(&env, &Address::parse("file:///second").unwrap(), false).unwrap();
+    let report = pull(store, &remote, &PullOptions::default(), &Silent).unwrap();
+    assert_eq!(report.forks.len(), 1, "{:?}", report.forks);
+    let ids = records(store);
+    for number in (0..8).chain(10..13) {
+        assert!(ids.contains(&ObjectId::of(&trace(number))), "{number}");
+    }
+}

@@ -80,6 +80,10 @@ pub trait Fs: Send + Sync {
     fn list(&self, path: &Path) -> io::Result<Vec<DirEntry>>;
     /// Creates a directory and its parents (mode 0700 where it makes them); existing ones are fine.
     fn create_dir_all(&self, path: &Path) -> io::Result<()>;
+    /// The same for a directory that other accounts may use too, as far as the process's mask lets them.
+    fn create_shared_dir_all(&self, path: &Path) -> io::Result<()> {
+        self.create_dir_all(path)
+    }
     /// Makes the names in a directory durable.
     fn sync_dir(&self, path: &Path) -> io::Result<()>;
     /// Length, times and identity of a file or directory, following links.

@@ -72,6 +72,10 @@ impl Fs for OsFs {
         Ok(entries)
     }
 
+    fn create_shared_dir_all(&self, path: &Path) -> io::Result<()> {
+        fs::create_dir_all(path)
+    }
+
     fn create_dir_all(&self, path: &Path) -> io::Result<()> {
         fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
     }

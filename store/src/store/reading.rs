@@ -61,7 +61,7 @@ impl Store {
         }
         if !whole && !held.iter().all(|held| *held) {
             // What another process appended is in the index, or not yet anywhere but in the segment.
-            self.log().read_whole(&|id| self.record_before(id))?;
+            self.log().read_whole(&|| self.open_row(), &|id| self.record_before(id))?;
             let log = self.log();
             for (id, held) in ids.iter().zip(&mut held) {
                 *held = *held || log.holds(id);
@@ -73,7 +73,7 @@ impl Store {
     /// Reads what makes look-ups of many absent objects cheap: the filters of all sealed segments, and all of the
     /// open one.
     pub fn prepare_bulk(&self) -> Result<()> {
-        self.log().read_whole(&|id| self.record_before(id))?;
+        self.log().read_whole(&|| self.open_row(), &|id| self.record_before(id))?;
         self.bulk.store(true, Ordering::Relaxed);
         self.refresh().map(|_| ())
     }
@@ -85,36 +85,47 @@ impl Store {
 
     /// Finds an object.
     pub fn locate(&self, id: &ObjectId) -> Result<Option<Location>> {
-        let set = self.segments();
-        if let Some((sealed, entry)) = set.find(id)? {
-            return Ok(Some(Location {
+        let sealed = |set: &SegmentSet| -> Result<Option<Location>> {
+            let found = set.find(id)?;
+            Ok(found.map(|(sealed, entry)| Location {
                 handle: Handle::Sealed(sealed),
                 frame: entry.frame,
                 slot: entry.slot,
-            }));
+            }))
+        };
+        let set = self.segments();
+        if let Some(location) = self.known_open(id, &set) {
+            return Ok(Some(location));
+        }
+        if let Some(location) = sealed(&set)? {
+            return Ok(Some(location));
         }
         if let Some(location) = self.locate_open(id, &set)? {
             return Ok(Some(location));
         }
         // Sealed, appended or compacted since the directory was last looked at.
         let set = self.refresh()?;
-        if let Some((sealed, entry)) = set.find(id)? {
-            return Ok(Some(Location {
-                handle: Handle::Sealed(sealed),
-                frame: entry.frame,
-                slot: entry.slot,
-            }));
+        if let Some(location) = sealed(&set)? {
+            return Ok(Some(location));
         }
         self.locate_open(id, &set)
     }
 
+    /// Where an object stands in the open segment, as far as this process knows without asking.
+    fn known_open(&self, id: &ObjectId, set: &SegmentSet) -> Option<Location> {
+        let open = set.open.as_ref()?;
+        let place = |(frame, slot)| Location { handle: Handle::Open(Arc::clone(open)), frame, slot };
+        let found = self.log().find_open(id).filter(|(path, _)| **path == *open.path);
+        if let Some((_, entry)) = found {
+            return Some(place((entry.frame, entry.slot)));
+        }
+        let tables = self.open_tables.lock().unwrap_or_else(PoisonError::into_inner);
+        let tables = tables.as_ref().filter(|tables| tables.nonce == open.header.nonce)?;
+        tables.ids.get(id).copied().map(place)
+    }
+
     fn locate_open(&self, id: &ObjectId, set: &SegmentSet) -> Result<Option<Location>> {
         let Some(open) = &set.open else { return Ok(None) };
-        let found = self.log().find_open(id);
-        if let Some((_, entry)) = found.filter(|(path, _)| **path == *open.path) {
-            let handle = Handle::Open(Arc::clone(open));
-            return Ok(Some(Location { handle, frame: entry.frame, slot: entry.slot }));
-        }
         let handle = Handle::Open(Arc::clone(open));
         let mut tables = self.open_tables(&open.header.nonce, None);
         let mut place = tables.as_ref().and_then(|tables| tables.ids.get(id).copied());

@@ -125,7 +125,9 @@ impl Taken {
             let names = names.map(|(prefix, cites)| NameEntry { prefix: *prefix, event, cites: *cites });
             survey.loose_names.extend(names);
         }
-        let rows = survey.contents.absorb(self.digest);
-        survey.times.extend(rows.iter().map(|row| row.time.micros()));
+        match survey.contents.absorb(self.digest) {
+            Ok(rows) => survey.times.extend(rows.iter().map(|row| row.time.micros())),
+            Err(error) => survey.faults.push(Fault { code: "frame", place: None, message: text(&error) }),
+        }
     }
 }

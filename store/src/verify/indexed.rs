@@ -62,7 +62,7 @@ fn read_view(view: &View) -> Result<Indexed> {
 impl Indexed {
     /// Lets redb check itself, and reads what is to be compared.
     pub(crate) fn read(store: &Store, problems: &mut Vec<Problem>) -> Result<Indexed> {
-        if !store.index().exists() {
+        if !store.index().exists()? {
             return Ok(Indexed::default());
         }
         let sound = match store.index().check() {

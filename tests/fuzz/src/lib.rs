@@ -314,7 +314,7 @@ fn read_segment(file: &dyn File) {
     let fetch = |_: &ObjectId| Err(Error::new(ErrorKind::NotFound, "not looked for here"));
     let scanned = scan(file, &key, start, &mut |batch| {
         if let Ok(digest) = digest(&batch, &mut unpacker, &fetch) {
-            let rows = contents.absorb(digest);
+            let rows = contents.absorb(digest)?;
             assert!(rows.len() as u64 <= u64::from(contents.events));
         }
         Ok(())
@@ -397,7 +397,7 @@ fn true_contents(bytes: &[u8], key: &FrameKey, tail: LogTail) -> Contents {
     let fetch = |_: &ObjectId| Err(Error::new(ErrorKind::NotFound, "not looked for here"));
     let _ = scan(&MemoryFile(bytes.to_vec()), key, start, &mut |batch| {
         if let Ok(digest) = digest(&batch, &mut Unpacker::new(), &fetch) {
-            contents.absorb(digest);
+            contents.absorb(digest)?;
         }
         Ok(())
     });
