@@ -375,7 +375,7 @@ fn switch(store: &Store, built: &[Built], old: &[Arc<Sealed>]) -> Result<()> {
 /// Finishes a compaction that was cut after its journal was written. A journal of a live one is left to it.
 pub(crate) fn finish_interrupted(store: &Store) -> Result<()> {
     let path = store.dir().join(JOURNAL);
-    if store.env().fs.metadata(&path).is_err() {
+    if !exists(store, &path)? {
         return Ok(());
     }
     let compact_lock = store.dir().join("compact.lock");
@@ -387,6 +387,15 @@ pub(crate) fn finish_interrupted(store: &Store) -> Result<()> {
         Ok(journal) => roll_forward(store, &journal),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
         Err(error) => Err(Error::io(format!("cannot read `{}`", path.display()), error)),
+    }
+}
+
+/// Whether a file is there; that it cannot be looked at does not say that it is not.
+fn exists(store: &Store, path: &std::path::Path) -> Result<bool> {
+    match store.env().fs.metadata(path) {
+        Ok(_) => Ok(true),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(Error::io(format!("cannot look at `{}`", path.display()), error)),
     }
 }
 
@@ -408,7 +417,7 @@ fn roll_forward(store: &Store, journal: &[u8]) -> Result<()> {
         let name = decoder.prefixed(255)?;
         let name = std::str::from_utf8(name).map_err(|_| decoder.error("a name is not text"))?;
         let (from, to) = (tmp.join(name), sealed_path(store.dir(), &id));
-        if fs.metadata(&to).is_err() {
+        if !exists(store, &to)? {
             fs.rename(&from, &to).map_err(doing)?;
         }
         new.push(id);
@@ -416,7 +425,7 @@ fn roll_forward(store: &Store, journal: &[u8]) -> Result<()> {
     fs.sync_dir(&segments_dir(store.dir())).map_err(doing)?;
     for _ in 0..decoder.count(32, SEGMENTS_MAX)? {
         let path = sealed_path(store.dir(), &SegmentId::from_bytes(decoder.array()?));
-        if fs.metadata(&path).is_ok() {
+        if exists(store, &path)? {
             fs.remove(&path).map_err(doing)?;
         }
     }

@@ -1,7 +1,6 @@
 //! Names of things: newtypes around hashes, keys and numbers, with their text forms.
 //!
-//! An id prints as lower-case hex; `short()` is what people see. This and `hash.rs` are the only places that
-//! know the hash function.
+//! An id prints as lower-case hex; `short()` is what people see. Objects, events and segments are named by BLAKE3.
 
 use std::fmt;
 

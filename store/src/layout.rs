@@ -150,10 +150,20 @@ pub fn read_format(env: &Env, dir: &Path) -> Result<StoreId> {
     Ok(StoreId(id))
 }
 
-/// Reads the own writer's key. A store that has been copied gets a new one here, since one log must not be written
-/// in two places (I3).
-pub fn read_writer(env: &Env, dir: &Path) -> Result<WriterKey> {
-    let path = dir.join("writer.key");
+/// What a store's directory says of its writer.
+#[derive(Debug)]
+pub enum Writer {
+    /// This copy writes with this key.
+    Here(WriterKey),
+    /// The directory was copied: the key belongs to the copy that it came from, since one log must not be written in
+    /// two places (I3).
+    Elsewhere(WriterKey),
+    /// The key is lost or cut, and signs nothing any more.
+    Lost,
+}
+
+/// Reads the own writer's key.
+pub fn read_writer(env: &Env, dir: &Path) -> Result<Writer> {
     let mark = read_if_there(env, &dir.join("instance"))?;
     let mut decoder = Decoder::new("instance mark", &mark);
     let known = decoder.array::<16>().and_then(|random| Ok((random, decoder.array::<32>()?)));
@@ -161,12 +171,10 @@ pub fn read_writer(env: &Env, dir: &Path) -> Result<WriterKey> {
         Ok((random, mark)) => place_mark(env, dir, random)? == *mark,
         Err(_) => false,
     };
-    if !here {
-        return mint_writer(env, dir);
-    }
-    // A key that is lost or cut signs nothing any more; the logs stay, and this store goes on under a new one.
-    let secret: Result<[u8; 32], _> = read_if_there(env, &path)?.try_into();
-    secret.map_or_else(|_| mint_writer(env, dir), |secret| Ok(WriterKey::from_secret(&secret)))
+    let secret: Result<[u8; 32], _> = read_if_there(env, &dir.join("writer.key"))?.try_into();
+    let Ok(secret) = secret else { return Ok(Writer::Lost) };
+    let key = WriterKey::from_secret(&secret);
+    Ok(if here { Writer::Here(key) } else { Writer::Elsewhere(key) })
 }
 
 /// Reads a small file; one that is not there is empty. That it cannot be read does not say that it is not there.

@@ -15,9 +15,9 @@ use crate::env::{Env, File, Lock, LockMode};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Event, decode_events};
 use crate::frame::{FrameKey, FrameKind, Unpacker};
-use crate::id::{EventId, ObjectId, SegmentId, WriterId};
+use crate::id::{EventId, ObjectId, SegmentId, Seq, WriterId};
 use crate::index::{Feed, Index, OpenFeed, SegmentRow};
-use crate::layout::{self, StoreId};
+use crate::layout::{self, StoreId, Writer};
 use crate::limits::{OBJECT_BYTES_MAX, RECIPE_DEPTH_MAX, RECIPE_PARTS_MAX, UNINDEXED_EVENTS_MAX};
 use crate::log::{Log, Prepared};
 use crate::object::{Objects, Part, Stored};
@@ -150,7 +150,12 @@ impl Store {
     /// until then it is passed over.
     pub fn open(env: &Env, dir: &Path) -> Result<Store> {
         let id = layout::read_format(env, dir)?;
-        let key = Arc::new(layout::read_writer(env, dir)?);
+        let (key, leave) = match layout::read_writer(env, dir)? {
+            Writer::Here(key) => (key, false),
+            Writer::Elsewhere(key) => (key, true),
+            Writer::Lost => (layout::mint_writer(env, dir)?, false),
+        };
+        let key = Arc::new(key);
         let store = Store {
             env: env.clone(),
             dir: dir.to_owned(),
@@ -166,7 +171,20 @@ impl Store {
         };
         crate::compact::finish_interrupted(&store)?;
         store.refresh()?;
+        if leave {
+            // Where the tip cannot be kept, the copy that this one came from still signs its log.
+            let _ = store.sign_off();
+            store.replace_writer()?;
+        }
         Ok(store)
+    }
+
+    /// States for the last time how far the own log goes, so that it can be passed on when its writer is given up.
+    fn sign_off(&self) -> Result<()> {
+        let tail = self.tail()?;
+        let Some(seq) = Seq::new(tail.seq) else { return Ok(()) };
+        let tips = vec![self.key().tip(seq, tail.event)];
+        self.append(Prepared { tips, ..Prepared::default() }).map(|_| ())
     }
 
     /// The world that the store lives in.

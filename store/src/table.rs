@@ -5,7 +5,7 @@
 //!
 //! | table | entry |
 //! |---|---|
-//! | ids | 32 object id, 4 frame number, 4 slot in the frame |
+//! | ids | 32 object id, 4 offset of the frame, 4 slot in the frame |
 //! | names | 8 name prefix, 4 event number; the highest bit is set where the event cites the name |
 
 use crate::error::{Error, Result};
@@ -27,7 +27,7 @@ const CITES_BIT: u32 = 1 << 31;
 pub struct IdEntry {
     /// The object.
     pub id: ObjectId,
-    /// The number of the frame among the segment's frames.
+    /// The offset of the frame in the segment.
     pub frame: u32,
     /// The slot within the frame.
     pub slot: u32,

@@ -200,6 +200,8 @@ struct Puller<'a> {
 impl Puller<'_> {
     /// Takes segments in. One may need objects that another brings, so those that lack some are tried again.
     fn take_all(&mut self, wanted: Vec<Arc<Sealed>>, progress: &dyn Progress) -> Result<()> {
+        // What a pull that was cut left there may not be durable.
+        clear(self.store, &self.inbox)?;
         progress.start("pulling", Some(wanted.iter().map(|sealed| sealed.bytes).sum()));
         let mut waiting = wanted;
         loop {
@@ -260,7 +262,7 @@ impl Puller<'_> {
         self.report.refused.push(format!("`{}`: {error}", segment_key(id)));
     }
 
-    /// Copies a segment into the inbox, unless it lies there from a pull that was cut.
+    /// Copies a segment into the inbox, unless this pull has done so.
     fn fetch(&mut self, listed: &Arc<Sealed>, progress: &dyn Progress) -> Result<(PathBuf, Arc<Sealed>)> {
         let path = self.inbox.join(format!("{}.seg", listed.id));
         let fs = &self.store.env().fs;

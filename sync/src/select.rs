@@ -47,6 +47,7 @@ pub struct Selection {
 /// Chooses.
 pub fn select(store: &Store, snapshot: &Snapshot, state: &State, options: &PushOptions) -> Result<Selection> {
     let mine = store.held(snapshot)?;
+    let mine = mine.minus(&unsigned(store, state, &mine)?);
     let missing = mine.minus(&state.has);
     let sources = sources(store, snapshot)?;
     if options.full && options.only.is_empty() && options.since.is_none() {
@@ -68,6 +69,23 @@ pub fn select(store: &Store, snapshot: &Snapshot, state: &State, options: &PushO
     };
     let names = Names { store, snapshot, bulk: names };
     decide(state, options, &mine, chosen, &names, sources)
+}
+
+/// Events of other writers beyond what those have signed: whoever pulled them would refuse them.
+fn unsigned(store: &Store, state: &State, mine: &EventSet) -> Result<EventSet> {
+    let mut signed: HashMap<WriterId, u64> =
+        state.tips.iter().map(|(writer, tip)| (*writer, tip.seq.get())).collect();
+    for tip in store.index().read(|view| view.tips())?.unwrap_or_default() {
+        let known = signed.entry(tip.writer).or_default();
+        *known = (*known).max(tip.seq.get());
+    }
+    let own = store.writer();
+    let mut ranges = Vec::new();
+    for (writer, log) in mine.logs().filter(|(writer, _)| **writer != own) {
+        let first = signed.get(writer).map_or(1, |seq| seq + 1);
+        ranges.extend(log.last().filter(|last| last.get() >= first).map(|last| (*writer, first, last.get())));
+    }
+    Ok(EventSet::from_ranges(ranges))
 }
 
 /// All segments with their events frames.

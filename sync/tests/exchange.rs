@@ -203,6 +203,16 @@ fn a_copied_store_takes_a_new_writer() {
 }
 
 #[test]
+fn a_store_that_was_moved_by_copying_still_pushes_what_it_had() {
+    let (disk, env, stores) = world(&["/a", "/b"]);
+    add(&stores[0], Kind::TRACE, (0..5).map(trace));
+    disk.copy_tree(Path::new("/a"), Path::new("/moved")).unwrap();
+    let moved = Store::open(&env, Path::new("/moved")).unwrap();
+    assert_eq!(send(&env, &moved, "/remote", &full()).sent.get(&Kind::TRACE), Some(&5));
+    assert_eq!(fetch(&env, &stores[1], "/remote").taken.values().sum::<u64>(), 5);
+}
+
+#[test]
 fn a_restored_store_replaces_nothing_and_goes_on_under_a_new_writer() {
     let (disk, env, stores) = world(&["/a", "/b"]);
     add(&stores[0], Kind::TRACE, (0..5).map(trace));

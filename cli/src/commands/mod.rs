@@ -48,6 +48,11 @@ impl Context {
     fn open(&self) -> Result<(Place, Store), Failure> {
         let place = project::find(&self.env, &self.settings)?;
         let store = Store::open(&self.env, &place.store)?;
+        // What cannot be read is left out of answers, so it is said beside each.
+        for unreadable in store.segments().unreadable.iter() {
+            let path = unreadable.path.display();
+            self.ui.warn(&format!("segment `{path}` cannot be read: {}", unreadable.error));
+        }
         Ok((place, store))
     }
 

@@ -84,7 +84,7 @@ impl Tour<'_> {
     }
 
     fn care(&self, states: &[State]) -> Result<(), Failure> {
-        self.tell("Every byte can be checked, the index made anew, and the segments made smaller:")?;
+        self.tell("Every byte can be checked, the index made anew, and the segments rewritten (which pays for large stores):")?;
         self.step(&["--store", "desktop", "verify"])?;
         self.step(&["--store", "laptop", "reindex"])?;
         self.step(&["--store", "laptop", "compact", "--yes"])?;
