@@ -112,6 +112,7 @@ pub fn execute(store: &Store, _plan: &CompactPlan, progress: &dyn Progress) -> R
             }
         })?;
     let _busy = store.busy()?;
+    sweep(store)?;
     let bytes_before = store_bytes(store)?;
     store.seal()?;
     store.catch_up()?;
@@ -124,6 +125,26 @@ pub fn execute(store: &Store, _plan: &CompactPlan, progress: &dyn Progress) -> R
     }
     let segments = store.refresh()?.sealed.len() as u64;
     Ok(CompactReport { bytes_before, bytes_after: store_bytes(store)?, segments })
+}
+
+/// Removes what a compaction or repair that was cut has left. The caller holds `compact.lock`, and there is no journal.
+pub(crate) fn sweep(store: &Store) -> Result<()> {
+    if exists(store, &store.dir().join(JOURNAL))? {
+        return Ok(());
+    }
+    remove_named(store, &store.dir().join("tmp"), "build-")?;
+    remove_named(store, store.dir(), &format!(".{JOURNAL}."))
+}
+
+fn remove_named(store: &Store, dir: &std::path::Path, start: &str) -> Result<()> {
+    let fs = &store.env().fs;
+    let doing = |error| Error::io(format!("cannot clear `{}`", dir.display()), error);
+    for entry in fs.list(dir).map_err(doing)? {
+        if entry.name.to_str().is_some_and(|name| name.starts_with(start)) {
+            fs.remove(&dir.join(entry.name)).map_err(doing)?;
+        }
+    }
+    Ok(())
 }
 
 fn store_bytes(store: &Store) -> Result<u64> {

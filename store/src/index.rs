@@ -375,6 +375,9 @@ impl Index {
             {
                 let mut meta = transaction.open_table(META).map_err(damaged)?;
                 meta.insert("version", VERSION).map_err(damaged)?;
+                let mut born = [0; 16];
+                self.env.entropy.fill(&mut born);
+                meta.insert("born", born.as_slice()).map_err(damaged)?;
                 for table in [RUNS, TIPS, SIDE, POSTINGS] {
                     transaction.open_table(table).map_err(damaged)?;
                 }
@@ -454,6 +457,12 @@ impl View {
     fn version(&self) -> Result<Option<Vec<u8>>> {
         let table = table!(self, META, None);
         Ok(table.get("version").map_err(damaged)?.map(|value| value.value().to_vec()))
+    }
+
+    /// What distinguishes this index from one that was made anew.
+    pub fn born(&self) -> Result<Vec<u8>> {
+        let meta = table!(self, META, Vec::new());
+        Ok(meta.get("born").map_err(damaged)?.map(|value| value.value().to_vec()).unwrap_or_default())
     }
 
     /// All segments by number.

@@ -61,6 +61,8 @@ pub const WRITERS_MAX: usize = 65_536;
 pub const LOCK_WAIT_MICROS_MAX: u64 = 10_000_000;
 /// Events that a reader looks through itself because the index has not seen them yet.
 pub const UNINDEXED_EVENTS_MAX: u32 = 131_072;
+/// Looks that a question takes at a store that other processes change meanwhile.
+pub const QUESTION_TRIES_MAX: usize = 32;
 /// Events that one row of the index covers.
 pub const POSTING_EVENTS_MAX: usize = 128;
 /// Memory that redb may use for pages.

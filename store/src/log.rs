@@ -344,6 +344,12 @@ impl Log {
         let aside = self.store.join("tmp").join(format!("segment-{}", crate::id::encode_hex(&nonce)));
         let doing = |error| Error::io(format!("cannot create segment `{}`", path.display()), error);
         let fs = &self.env.fs;
+        // Left by processes that died while they held the lock that is held now.
+        for entry in fs.list(&self.store.join("tmp")).map_err(doing)? {
+            if entry.name.to_str().is_some_and(|name| name.starts_with("segment-")) {
+                fs.remove(&self.store.join("tmp").join(entry.name)).map_err(doing)?;
+            }
+        }
         let file = fs.create(&aside, true).map_err(doing)?;
         file.write_all_at(&header.encode(), 0).map_err(doing)?;
         file.sync().map_err(doing)?;

@@ -5,11 +5,12 @@
 
 use std::collections::{BinaryHeap, HashSet};
 
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::event::Event;
 use crate::id::{EventId, ObjectId};
 use crate::index::Place;
 use crate::kind::Kind;
+use crate::limits::QUESTION_TRIES_MAX;
 use crate::record::{self, name_prefix, prefix_range};
 use crate::scan::{Marks, Term, marks};
 use crate::segment::{all_names, find_ids, find_names};
@@ -78,8 +79,26 @@ impl Query {
     }
 }
 
+/// Asks again with what there is by then, where other processes seal or compact between two looks at the index.
+fn steadily<T>(store: &Store, snapshot: &Snapshot, work: impl Fn(&Snapshot) -> Result<T>) -> Result<T> {
+    let mut newer: Option<Snapshot> = None;
+    for _ in 0..QUESTION_TRIES_MAX {
+        let seen = newer.as_ref().unwrap_or(snapshot);
+        let answer = work(seen);
+        if store.is_current(seen)? {
+            return answer;
+        }
+        newer = Some(store.snapshot()?);
+    }
+    Err(Error::new(ErrorKind::Unavailable, "the store changes faster than it can be read"))
+}
+
 /// Lists events, newest first.
 pub fn list(store: &Store, snapshot: &Snapshot, query: &Query) -> Result<Vec<Found>> {
+    steadily(store, snapshot, |snapshot| list_in(store, snapshot, query))
+}
+
+fn list_in(store: &Store, snapshot: &Snapshot, query: &Query) -> Result<Vec<Found>> {
     let limit = query.limit.unwrap_or(usize::MAX);
     let mut wanted = limit.saturating_add(limit / 4).saturating_add(16);
     loop {
@@ -189,6 +208,10 @@ fn matches(store: &Store, query: &Query, found: &Found) -> Result<bool> {
 
 /// Events that are known by a name, or cite it, if `cites`; the name is complete.
 pub fn named(store: &Store, snapshot: &Snapshot, name: &str, cites: bool) -> Result<Vec<Found>> {
+    steadily(store, snapshot, |snapshot| named_in(store, snapshot, name, cites))
+}
+
+fn named_in(store: &Store, snapshot: &Snapshot, name: &str, cites: bool) -> Result<Vec<Found>> {
     let prefix = name_prefix(name);
     let mut found = by_prefix(store, snapshot, &prefix, &prefix, cites)?;
     let mut error = None;
@@ -273,7 +296,11 @@ fn numbers(entries: Vec<NameEntry>, cites: bool) -> Vec<u32> {
 
 /// Finds what a text may stand for: a natural key, the SHA-256 of a transcript, or the first digits of an id.
 pub fn resolve(store: &Store, snapshot: &Snapshot, text: &str) -> Result<Vec<Match>> {
-    let exact = named(store, snapshot, text, false)?;
+    steadily(store, snapshot, |snapshot| resolve_in(store, snapshot, text))
+}
+
+fn resolve_in(store: &Store, snapshot: &Snapshot, text: &str) -> Result<Vec<Match>> {
+    let exact = named_in(store, snapshot, text, false)?;
     if !exact.is_empty() {
         return Ok(exact.into_iter().map(|found| Match::Event(Box::new(found))).collect());
     }

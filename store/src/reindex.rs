@@ -145,6 +145,7 @@ fn salvage(store: &Store, indexed: &Indexed, progress: &dyn Progress) -> Result<
     // In the order in which compaction takes them.
     let take = |name| lock(store.env(), &store.dir().join(name), LockMode::Exclusive, LOCK_WAIT_MICROS_MAX);
     let locks = [take("compact.lock")?, take("lock")?];
+    crate::compact::sweep(store)?;
     let surveyed = Surveyed::read(store, indexed, progress)?;
     let surveys = &surveyed.surveys;
     let plan = Plan::make(surveys, progress);

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use crate::env::{Env, File};
+use crate::env::{DirEntry, Env, File};
 use crate::error::{Error, Result};
 use crate::frame::FrameKey;
 use crate::id::{ObjectId, SegmentId, decode_hex, encode_hex};
@@ -38,6 +38,9 @@ pub struct Sealed {
 
 /// Searches of one segment after which its filter is read: from then on most absent objects cost no page.
 const FILTER_AFTER_SEARCHES: u32 = 32;
+
+/// Listings of the directory until two say the same.
+const LISTINGS_MAX: u32 = 16;
 
 /// A segment file whose header or footer cannot be read.
 #[derive(Debug)]
@@ -139,20 +142,32 @@ impl Sealed {
 }
 
 impl SegmentSet {
-    /// Lists the directory and opens what the previous set did not have open.
+    /// Lists the directory and opens what the previous set did not have open. A file that gets another name while the
+    /// directory is read may show under neither, so it is read until it says the same twice.
     pub fn load(env: &Env, store: &Path, previous: &SegmentSet) -> Result<SegmentSet> {
+        let mut entries = list(env, store)?;
+        for _ in 0..LISTINGS_MAX {
+            let set = SegmentSet::load_listed(env, store, previous, &entries)?;
+            let again = list(env, store)?;
+            if again == entries {
+                return Ok(set);
+            }
+            entries = again;
+        }
+        SegmentSet::load_listed(env, store, previous, &entries)
+    }
+
+    fn load_listed(
+        env: &Env,
+        store: &Path,
+        previous: &SegmentSet,
+        entries: &[DirEntry],
+    ) -> Result<SegmentSet> {
         let dir = segments_dir(store);
         let mut known: HashMap<SegmentId, Arc<Sealed>> =
             previous.sealed.iter().map(|sealed| (sealed.id, Arc::clone(sealed))).collect();
         let mut set = SegmentSet::default();
         let mut unreadable = Vec::new();
-        let entries = env
-            .fs
-            .list(&dir)
-            .map_err(|error| Error::io(format!("cannot list segments in `{}`", dir.display()), error))?;
-        if entries.len() > SEGMENTS_MAX {
-            return Err(Error::invalid(format!("`{}` holds more than {SEGMENTS_MAX} files", dir.display())));
-        }
         for entry in entries {
             let path = dir.join(&entry.name);
             let Some(stem) = entry.name.to_str().and_then(|name| name.strip_suffix(".seg")) else { continue };
@@ -177,6 +192,12 @@ impl SegmentSet {
         Ok(set)
     }
 
+    /// Whether the segment with this nonce is in the set, open or sealed.
+    pub fn holds(&self, nonce: &[u8; 16]) -> bool {
+        self.open.as_ref().is_some_and(|open| open.header.nonce == *nonce)
+            || self.sealed.iter().any(|sealed| sealed.header.nonce == *nonce)
+    }
+
     /// The sealed segment with this name.
     pub fn get(&self, id: &SegmentId) -> Option<&Arc<Sealed>> {
         self.sealed.iter().find(|sealed| sealed.id == *id)
@@ -196,6 +217,19 @@ impl SegmentSet {
         }
         damage.map_or(Ok(None), Err)
     }
+}
+
+/// The names in the directory of a store's segments.
+fn list(env: &Env, store: &Path) -> Result<Vec<DirEntry>> {
+    let dir = segments_dir(store);
+    let entries = env
+        .fs
+        .list(&dir)
+        .map_err(|error| Error::io(format!("cannot list segments in `{}`", dir.display()), error))?;
+    if entries.len() > SEGMENTS_MAX {
+        return Err(Error::invalid(format!("`{}` holds more than {SEGMENTS_MAX} files", dir.display())));
+    }
+    Ok(entries)
 }
 
 fn open_file(env: &Env, path: &Path, nonce: &str, previous: &SegmentSet) -> Result<Arc<OpenFile>> {

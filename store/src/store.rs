@@ -97,6 +97,8 @@ pub struct Snapshot {
     pub rows: BTreeMap<u32, SegmentRow>,
     /// Events that the index has not seen.
     pub unindexed: Arc<Vec<Unindexed>>,
+    /// Which index it was.
+    pub born: Vec<u8>,
 }
 
 /// Events of one segment that the index has not seen.
@@ -435,8 +437,9 @@ impl Store {
                 let known = rows.iter().find(|(_, row)| row.nonce == nonce);
                 let end = known.map_or(HEADER_BYTES as u64, |(_, row)| row.end);
                 let sealed = known.is_some_and(|(_, row)| row.id.is_some());
-                if end != from || sealed {
-                    // Another process was faster; what is missing is read from the files.
+                // Another process was faster, or has sealed the segment: then the tables of the open segment may
+                // belong to the next one. What is missing is read from the files.
+                if end != from || sealed || feed.open.is_some() && !self.is_open_file(&nonce)? {
                     return Ok(());
                 }
                 let number = known.map_or_else(|| next_number(&rows), |(number, _)| *number);
@@ -447,6 +450,17 @@ impl Store {
             })?;
         }
         Ok(())
+    }
+
+    /// Whether the segment with this nonce has its open name. Under the index's lock that stays true long enough: the
+    /// next open segment cannot be indexed meanwhile.
+    fn is_open_file(&self, nonce: &[u8; 16]) -> Result<bool> {
+        let path = crate::segments::open_path(&self.dir, nonce);
+        match self.env.fs.metadata(&path) {
+            Ok(_) => Ok(true),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(Error::io(format!("cannot look at `{}`", path.display()), error)),
+        }
     }
 
     fn catch_up_from_files(&self) -> Result<()> {

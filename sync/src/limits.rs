@@ -2,6 +2,8 @@
 
 /// The `format` file of a remote.
 pub const FORMAT_BYTES_MAX: u64 = 4096;
+/// Wait for another push or pull of the same store.
+pub const EXCHANGE_WAIT_MICROS_MAX: u64 = 60_000_000;
 /// A head.
 pub const HEAD_BYTES_MAX: u64 = 10 << 20;
 /// A manifest.

@@ -67,6 +67,7 @@ pub fn pull(
         return Err(Error::new(ErrorKind::NotFound, format!("there is no remote in `{place}` yet")));
     };
     let _busy = store.busy()?;
+    let _lock = remote.lock(store)?;
     store.catch_up()?;
     let mut state = remote.state(store)?;
     let before = state.clone();

@@ -12,6 +12,7 @@ use agent_trace_store::build::{Builder, Built};
 use agent_trace_store::progress::Progress;
 use agent_trace_store::segments::Sealed;
 use agent_trace_store::seqs::EventSet;
+use agent_trace_store::store::Snapshot;
 use agent_trace_store::{Error, ErrorKind, Kind, ObjectId, Result, SegmentId, Store, Timestamp};
 
 use crate::collect::{Source, collect};
@@ -72,6 +73,10 @@ pub fn push(
     progress: &dyn Progress,
 ) -> Result<PushReport> {
     let _busy = store.busy()?;
+    let _lock = remote.lock(store)?;
+    if let (Some(id), false) = (remote.id(), options.dry_run) {
+        sweep(store, remote, &id)?;
+    }
     store.settle()?;
     let mut state = remote.state(store)?;
     let replayed = replay(store, remote, &mut state)?;
@@ -104,16 +109,50 @@ pub fn push(
 
 /// Chooses what is sent. A large open segment that goes whole is sealed first, so that it can be copied.
 fn choose(store: &Store, state: &State, options: &PushOptions) -> Result<Selection> {
-    store.catch_up()?;
-    let snapshot = store.snapshot()?;
+    loop {
+        store.catch_up()?;
+        let snapshot = store.snapshot()?;
+        let chosen = choose_in(store, &snapshot, state, options);
+        // Another process may have sealed or compacted between two looks at the index.
+        if store.is_current(&snapshot)? {
+            return chosen;
+        }
+    }
+}
+
+fn choose_in(store: &Store, snapshot: &Snapshot, state: &State, options: &PushOptions) -> Result<Selection> {
     let open = snapshot.segments.open.as_ref().and_then(|open| open.file.len().ok()).unwrap_or_default();
     if !options.dry_run && open >= SEAL_BYTES_MIN {
+        // The snapshot is not current any more then, so all is chosen again.
         store.seal()?;
-        store.catch_up()?;
-        return select(store, &store.snapshot()?, state, options);
+        return Ok(Selection::default());
     }
-    select(store, &snapshot, state, options)
+    select(store, snapshot, state, options)
 }
+
+/// Removes what a push of this store that was cut has left aside, here and on the remote.
+fn sweep(store: &Store, remote: &Remote, id: &crate::head::RemoteId) -> Result<()> {
+    let dir = cache_dir(store, id)?;
+    let fs = &store.env().fs;
+    let doing = |error| Error::io(format!("cannot clear `{}`", dir.display()), error);
+    for place in [dir.clone(), dir.join("tables")] {
+        for entry in fs.list(&place).map_err(doing)? {
+            if entry.name.to_str().is_some_and(|name| name.starts_with('.') && name.ends_with(".new")) {
+                fs.remove(&place.join(entry.name)).map_err(doing)?;
+            }
+        }
+    }
+    let sending = dir.join(SENDING);
+    remote.transport().claim(&store.writer().short());
+    if fs.metadata(&sending).is_ok() {
+        remote.transport().sweep()?;
+        fs.remove(&sending).map_err(doing)?;
+    }
+    Ok(())
+}
+
+/// The file that is there while a push sends; what it finds there the next push clears up.
+const SENDING: &str = "sending";
 
 fn transfer(
     store: &Store,
@@ -124,13 +163,17 @@ fn transfer(
     progress: &dyn Progress,
     report: &mut PushReport,
 ) -> Result<()> {
+    let cut = remote.id().map(|id| cache_dir(store, &id)).transpose()?;
     if selection.picks.is_empty() {
-        return Ok(());
+        return cut.map_or(Ok(()), |dir| clear(store, &dir.join("outbox")));
     }
     let id =
         remote.id().ok_or_else(|| Error::new(ErrorKind::NotFound, "the remote has not been made yet"))?;
     let outbox = cache_dir(store, &id)?.join("outbox");
     let outgoing = prepare(store, remote, state, selection, &outbox)?;
+    let sending = cache_dir(store, &id)?.join(SENDING);
+    let doing = |error| Error::io(format!("cannot create `{}`", sending.display()), error);
+    store.env().fs.create(&sending, true).map_err(doing)?;
     let total = outgoing.iter().map(|segment| segment.bytes).sum();
     progress.start("pushing", Some(total));
     let added: Vec<_> = outgoing.iter().map(|segment| (segment.id, segment.bytes)).collect();
@@ -161,6 +204,7 @@ fn transfer(
         state.segments.insert(segment.id, segment.bytes);
     }
     state.has = state.has.union(&selection.events);
+    store.env().fs.remove(&sending).map_err(doing)?;
     clear(store, &outbox)
 }
 

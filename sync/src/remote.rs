@@ -6,17 +6,21 @@
 use std::collections::HashSet;
 use std::path::PathBuf;
 
-use agent_trace_store::env::Env;
+use agent_trace_store::env::{Env, Lock, LockMode};
 use agent_trace_store::id::{decode_hex, encode_hex};
+use agent_trace_store::lock::lock;
 use agent_trace_store::segments::Sealed;
 use agent_trace_store::seqs::EventSet;
 use agent_trace_store::writer::Tip;
 use agent_trace_store::{Error, ErrorKind, Result, SegmentId, Store, WriterId};
 
 use crate::head::{Head, RemoteId, head_hash};
-use crate::limits::{FORMAT_BYTES_MAX, HEAD_BYTES_MAX, HEADS_MAX, MANIFEST_BYTES_MAX, MANIFEST_DEPTH_MAX};
+use crate::limits::{
+    EXCHANGE_WAIT_MICROS_MAX, FORMAT_BYTES_MAX, HEAD_BYTES_MAX, HEADS_MAX, MANIFEST_BYTES_MAX,
+    MANIFEST_DEPTH_MAX,
+};
 use crate::manifest::{Manifest, NO_MANIFEST, segment_key};
-use crate::state::{SeenHead, State};
+use crate::state::{SeenHead, State, cache_dir};
 use crate::tables;
 use crate::transport::{Folder, Transport};
 
@@ -109,6 +113,14 @@ impl Remote {
     /// Which remote it is; `None` where nothing has been made there yet.
     pub fn id(&self) -> Option<RemoteId> {
         self.id
+    }
+
+    /// Keeps other processes of this store from exchanging with this remote at the same time: the outbox, the inbox
+    /// and the own head are one each.
+    pub fn lock(&self, store: &Store) -> Result<Option<Box<dyn Lock>>> {
+        let Some(id) = self.id else { return Ok(None) };
+        let path = cache_dir(store, &id)?.join("lock");
+        lock(store.env(), &path, LockMode::Exclusive, EXCHANGE_WAIT_MICROS_MAX).map(Some)
     }
 
     /// What a store remembers of this remote.

@@ -5,6 +5,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use agent_trace_store::env::{Env, File, LockMode};
 use agent_trace_store::id::encode_hex;
@@ -33,6 +34,10 @@ pub trait Transport: Send + Sync {
     fn send(&self, key: &str, file: &dyn File, bytes: u64, sent: &dyn Fn(u64)) -> Result<()>;
     /// Makes sure that a file that was sent earlier, by a push that did not hear of it, stays there.
     fn keep(&self, key: &str) -> Result<()>;
+    /// Says in whose name files are written from now on.
+    fn claim(&self, owner: &str);
+    /// Removes what was written aside in that name and never got its own.
+    fn sweep(&self) -> Result<()>;
     /// Where it is, for people.
     fn place(&self) -> String;
     /// How many requests were made.
@@ -44,12 +49,18 @@ pub struct Folder {
     env: Env,
     dir: PathBuf,
     requests: AtomicU64,
+    owner: Mutex<String>,
 }
 
 impl Folder {
     /// Names a folder; nothing is read yet.
     pub fn new(env: &Env, dir: &Path) -> Folder {
-        Folder { env: env.clone(), dir: dir.to_owned(), requests: AtomicU64::new(0) }
+        Folder {
+            env: env.clone(),
+            dir: dir.to_owned(),
+            requests: AtomicU64::new(0),
+            owner: Mutex::new("nobody".to_owned()),
+        }
     }
 
     fn path(&self, key: &str) -> PathBuf {
@@ -66,12 +77,16 @@ impl Folder {
         self.env.fs.sync_dir(&self.dir).map_err(|error| unreachable(&self.dir, error))
     }
 
+    fn aside(&self) -> String {
+        format!(".new-{}-", self.owner.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
     fn put(&self, key: &str, fill: &mut dyn FnMut(&dyn File) -> Result<()>) -> Result<()> {
         let path = self.path(key);
         let dir = path.parent().ok_or_else(|| Error::invalid(format!("`{key}` is no key of a remote")))?;
         let mut random = [0; 8];
         self.env.entropy.fill(&mut random);
-        let aside = dir.join(format!(".new-{}", encode_hex(&random)));
+        let aside = dir.join(format!("{}{}", self.aside(), encode_hex(&random)));
         let doing = |error| unreachable(&path, error);
         let file = self.env.fs.create(&aside, false).map_err(doing)?;
         let filled = fill(file.as_ref()).and_then(|()| file.sync().map_err(doing));
@@ -173,6 +188,24 @@ impl Transport for Folder {
         let path = self.path(key);
         let dir = path.parent().ok_or_else(|| Error::invalid(format!("`{key}` is no key of a remote")))?;
         self.env.fs.sync_dir(dir).map_err(|error| unreachable(&path, error))
+    }
+
+    fn claim(&self, owner: &str) {
+        owner.clone_into(&mut self.owner.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    fn sweep(&self) -> Result<()> {
+        let start = self.aside();
+        for name in ["heads", "manifests", "segments"] {
+            let dir = self.path(name);
+            for entry in self.env.fs.list(&dir).map_err(|error| unreachable(&dir, error))? {
+                if entry.name.to_str().is_some_and(|name| name.starts_with(&start)) {
+                    let path = dir.join(entry.name);
+                    self.env.fs.remove(&path).map_err(|error| unreachable(&path, error))?;
+                }
+            }
+        }
+        Ok(())
     }
 
     fn place(&self) -> String {

@@ -59,7 +59,7 @@ fn look(store: &Store, damaged: &mut Vec<json::Damaged>) -> Result<Snapshot, Fai
             });
             let segments = store.refresh()?;
             let rows = store.index().read(|view| view.segments()).ok().flatten().unwrap_or_default();
-            Snapshot { segments, rows, unindexed: Arc::default() }
+            Snapshot { segments, rows, unindexed: Arc::default(), born: Vec::new() }
         }
         Err(error) => return Err(error.into()),
     };

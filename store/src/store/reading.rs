@@ -8,6 +8,9 @@ use std::sync::{Arc, PoisonError};
 
 use super::*;
 
+/// Looks at directory and index until they fit each other.
+const LOOKS_MAX: u32 = 8;
+
 impl Store {
     /// What a reader sees now. The index is brought up to date first, unless little is missing and another process
     /// is at work that will do it.
@@ -23,8 +26,22 @@ impl Store {
     }
 
     fn look(&self) -> Result<Snapshot> {
-        let segments = self.refresh()?;
-        let rows = self.index.read(|view| view.segments())?.unwrap_or_default();
+        let mut segments = self.refresh()?;
+        let (mut rows, mut born);
+        let mut looks = 0;
+        loop {
+            (rows, born) = self.index.read(|view| Ok((view.segments()?, view.born()?)))?.unwrap_or_default();
+            // What was sealed or compacted between the two looks is in the index and not in the set.
+            let behind = rows.values().any(|row| match &row.id {
+                Some(id) => segments.get(id).is_none(),
+                None => !segments.holds(&row.nonce),
+            });
+            looks += 1;
+            if !behind || looks == LOOKS_MAX {
+                break;
+            }
+            segments = self.refresh()?;
+        }
         let by_nonce: HashMap<[u8; 16], &SegmentRow> = rows.values().map(|row| (row.nonce, row)).collect();
         let mut unindexed = Vec::new();
         for sealed in &segments.sealed {
@@ -40,7 +57,18 @@ impl Store {
                 unindexed.push(part);
             }
         }
-        Ok(Snapshot { segments, rows, unindexed: Arc::new(unindexed) })
+        Ok(Snapshot { segments, rows, unindexed: Arc::new(unindexed), born })
+    }
+
+    /// Whether what a snapshot knows of the index still goes together with what is read from it: nothing has been
+    /// sealed, compacted or indexed anew since. An open segment that has grown changes nothing.
+    pub fn is_current(&self, snapshot: &Snapshot) -> Result<bool> {
+        let read = self.index.read(|view| Ok((view.segments()?, view.born()?)))?;
+        let (rows, born) = read.unwrap_or_default();
+        let shape = |rows: &BTreeMap<u32, SegmentRow>| -> Vec<(u32, [u8; 16], bool)> {
+            rows.iter().map(|(number, row)| (*number, row.nonce, row.id.is_some())).collect()
+        };
+        Ok(born == snapshot.born && shape(&rows) == shape(&snapshot.rows))
     }
 
     /// Whether the store holds an object. Look-ups of absent objects are cheap after [`Store::prepare_bulk`].
@@ -339,10 +367,12 @@ impl Store {
         let place = match handle {
             Handle::Sealed(sealed) => sealed.directory.locate_event(number),
             Handle::Open(_) => {
-                let tables = self.open_tables(handle.nonce(), row.map(|row| row.end));
-                tables
-                    .filter(|tables| number < tables.row.events)
-                    .and_then(|tables| crate::segment::locate_event(&tables.frames, number))
+                let holds = |tables: &Arc<OpenTables>| number < tables.row.events;
+                let tables = self.open_tables(handle.nonce(), row.map(|row| row.end)).filter(holds);
+                // The index may have seen more of the segment than whoever asks.
+                let tables =
+                    tables.or_else(|| self.open_tables(handle.nonce(), Some(u64::MAX)).filter(holds));
+                tables.and_then(|tables| crate::segment::locate_event(&tables.frames, number))
             }
         };
         let broken = || {
