@@ -125,7 +125,7 @@ impl Builder {
                 part.iter().map(|received| (received.event.clone(), received.id)).unzip();
             let place = EventsPlace { first_event: self.contents.events, offset: offset_u32(self.at()) };
             self.contents.events_frames.push(place);
-            let frame = self.packer.frame(FrameKind::Events, encode_events(&plain, &ids));
+            let frame = self.packer.frame(FrameKind::Events, &encode_events(&plain, &ids));
             self.place(&frame)?;
             for received in part {
                 let event = self.contents.events;

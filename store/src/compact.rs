@@ -464,5 +464,6 @@ fn reindex_after(store: &Store, new: &[SegmentId]) -> Result<()> {
     done.extend(new.iter().flat_map(|id| *id.as_bytes()));
     store.index().renew()?;
     store.index().write(|change| change.set_side(DONE_KEY, Some(&done)))?;
-    store.catch_up()
+    store.catch_up()?;
+    store.index().shrink()
 }

@@ -253,15 +253,18 @@ pub struct Effort {
     pub window_log: u32,
     /// The shortest match that is looked for; zero leaves it to the level.
     pub match_min: u32,
+    /// The table of places as a power of two; zero leaves it to the level.
+    pub hash_log: u32,
 }
 
 impl Effort {
     /// For records that have just arrived.
-    pub const FAST: Effort = Effort { level: 3, window_log: 0, match_min: 0 };
-    /// For transcripts that have just arrived: their repetitions lie far apart.
-    pub const FAST_LONG: Effort = Effort { level: 3, window_log: WINDOW_LOG_MAX, match_min: 0 };
+    pub const FAST: Effort = Effort { level: 3, window_log: 0, match_min: 0, hash_log: 0 };
+    /// For transcripts that have just arrived: their repetitions are long and lie far apart, so that the fastest level
+    /// finds nearly as many as the next once its table is large enough for the window.
+    pub const FAST_LONG: Effort = Effort { level: 1, window_log: WINDOW_LOG_MAX, match_min: 0, hash_log: 17 };
     /// For what is rewritten to be small.
-    pub const SMALL: Effort = Effort { level: 9, window_log: WINDOW_LOG_MAX, match_min: 6 };
+    pub const SMALL: Effort = Effort { level: 9, window_log: WINDOW_LOG_MAX, match_min: 6, hash_log: 0 };
 }
 
 /// A compressor that is used again and again by one thread.
@@ -284,17 +287,22 @@ impl Packer {
                 .set_parameter(zstd::zstd_safe::CParameter::MinMatch(effort.match_min))
                 .expect("the match length is within what zstd allows");
         }
+        if effort.hash_log != 0 {
+            compressor
+                .set_parameter(zstd::zstd_safe::CParameter::HashLog(effort.hash_log))
+                .expect("the table is within what zstd allows");
+        }
         Packer { compressor }
     }
 
     /// Compresses into a frame, or stores as it is where that is shorter.
-    pub fn frame(&mut self, kind: FrameKind, raw: Vec<u8>) -> Frame {
+    pub fn frame(&mut self, kind: FrameKind, raw: &[u8]) -> Frame {
         assert!(raw.len() <= FRAME_RAW_BYTES_MAX, "I10: a frame is bounded before it is made");
-        match self.compressor.compress(&raw) {
+        match self.compressor.compress(raw) {
             Ok(stored) if stored.len() < raw.len() => {
                 Frame { kind, compressed: true, raw_bytes: length_u32(raw.len()), stored }
             }
-            _ => Frame::plain(kind, raw),
+            _ => Frame::plain(kind, raw.to_vec()),
         }
     }
 }

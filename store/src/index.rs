@@ -398,6 +398,22 @@ impl Index {
         Ok(())
     }
 
+    /// Gives room back that redb keeps for itself; the file is written anew for the most part.
+    pub fn shrink(&self) -> Result<()> {
+        let _lock = lock(&self.env, &self.lock_path, LockMode::Exclusive, LOCK_WAIT_MICROS_MAX)?;
+        let file = match self.env.fs.open_write(&self.path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+            Err(error) => {
+                return Err(Error::io(format!("cannot open index `{}`", self.path.display()), error));
+            }
+        };
+        guarded(|| {
+            let mut database = open(Backend { file })?;
+            database.compact().map(|_| ()).map_err(damaged)
+        })
+    }
+
     /// Removes all that is computed from segments and keeps what other modules noted, as far as it can be read.
     pub fn renew(&self) -> Result<()> {
         let notes = self.read(|view| view.sides()).ok().flatten().unwrap_or_default();

@@ -104,6 +104,7 @@ pub struct Intake<'a> {
     asked: Option<Arc<SegmentSet>>,
     taken: Taken,
     buffer: Vec<u8>,
+    rest: Vec<u8>,
 }
 
 impl<'a> Intake<'a> {
@@ -123,6 +124,7 @@ impl<'a> Intake<'a> {
             asked: None,
             taken: Taken::default(),
             buffer: Vec::new(),
+            rest: Vec::new(),
         }
     }
 
@@ -256,7 +258,8 @@ impl<'a> Intake<'a> {
         hand_over: &mut dyn FnMut(&[u8], u64),
     ) -> Result<()> {
         let mut buffer = std::mem::take(&mut self.buffer);
-        let mut rest: Vec<u8> = Vec::new();
+        let mut rest = std::mem::take(&mut self.rest);
+        rest.clear();
         let mut at = start;
         loop {
             let wanted = usize::try_from(end - at).unwrap_or(usize::MAX).min(READ_BYTES);
@@ -285,6 +288,7 @@ impl<'a> Intake<'a> {
             parts.push(Part { id: self.chunk(&[])?, bytes: 0 });
         }
         self.buffer = buffer;
+        self.rest = rest;
         Ok(())
     }
 

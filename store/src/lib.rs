@@ -36,6 +36,7 @@ pub mod segments;
 pub mod scan;
 pub mod seqs;
 pub mod index;
+pub mod open_ids;
 pub mod log;
 pub mod build;
 pub mod cache;

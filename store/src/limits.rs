@@ -41,6 +41,8 @@ pub const BATCH_RAW_BYTES_MAX: u64 = 256 << 20;
 pub const BATCH_RAW_BYTES_TARGET: u64 = 32 << 20;
 /// A segment is sealed when its events are found under this many names.
 pub const SEGMENT_NAMES_TARGET: usize = 1 << 20;
+/// New events of an open segment from which on it is sealed rather than indexed open.
+pub const SEAL_EVENTS_MIN: usize = 4096;
 /// Names under which the events of one segment are found.
 pub const SEGMENT_NAMES_MAX: usize = 4 << 20;
 /// Events of one batch.
@@ -80,7 +82,7 @@ pub const CHUNK_FRAME_BYTES_TARGET: usize = 8 << 20;
 /// Records are compressed together up to this many bytes, so that reading one stays cheap.
 pub const RECORD_FRAME_BYTES_TARGET: usize = 256 << 10;
 /// The same after compaction: reading one costs more, storing all costs less.
-pub const COMPACT_FRAME_BYTES_TARGET: usize = 512 << 10;
+pub const COMPACT_FRAME_BYTES_TARGET: usize = 1 << 20;
 /// What one intake gathers before it appends, before compression.
 pub const INTAKE_BYTES_MAX: u64 = 8 << 20;
 /// Batches that `verify` takes apart at once.

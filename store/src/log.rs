@@ -4,9 +4,8 @@
 //! under the lock what the others added. After a failed write or sync the log refuses until the store is opened
 //! anew (I9). Knows nothing of the index beyond what it hands over for it.
 
-use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 use crate::codec::length_u32;
 use crate::env::{Env, File, Lock, LockMode};
@@ -21,6 +20,7 @@ use crate::limits::{
 };
 use crate::lock::lock;
 use crate::object::{Objects, ObjectsFrame, Stored};
+use crate::open_ids::{OpenIds, Published};
 use crate::scan::{Ending, Marks, Row, ScanStart, digest, offset_u32, scan_open};
 use crate::segment::{Commit, Contents, EventsPlace, HEADER_BYTES, LogTail, SegmentHeader, read_frame};
 use crate::segments::{SegmentSet, open_path, sealed_path, segments_dir};
@@ -98,7 +98,7 @@ struct OpenSegment {
     contents: Contents,
     /// Objects before the base, which `contents` does not list.
     objects_before: u32,
-    ids: HashMap<ObjectId, (u32, u32)>,
+    ids: Arc<OpenIds>,
     end: u64,
     batch: u64,
     tail: LogTail,
@@ -110,6 +110,7 @@ struct OpenSegment {
     durable: bool,
     /// Where the last batch starts that another process wrote and may not have made durable.
     doubtful: Option<u64>,
+    packer: Packer,
 }
 
 #[derive(Clone, Copy, Default)]
@@ -133,6 +134,7 @@ pub struct Log {
     failed: bool,
     /// Whether an open segment is read from its start even where the index knows most of it.
     from_start: bool,
+    published: Published,
 }
 
 /// Asks what the index knows of the open segment, so that reading starts there; asked only where it is read.
@@ -140,7 +142,7 @@ pub type Checkpoint<'a> = &'a dyn Fn() -> Result<Option<SegmentRow>>;
 
 impl Log {
     /// Starts with nothing read.
-    pub fn new(env: &Env, store: &Path, key: Arc<WriterKey>) -> Log {
+    pub fn new(env: &Env, store: &Path, key: Arc<WriterKey>, published: Published) -> Log {
         Log {
             env: env.clone(),
             store: store.to_owned(),
@@ -149,7 +151,14 @@ impl Log {
             sealed: Vec::new(),
             failed: false,
             from_start: false,
+            published,
         }
+    }
+
+    fn set_open(&mut self, open: Option<OpenSegment>) {
+        let ids = open.as_ref().map(|open| Arc::clone(&open.ids));
+        *self.published.write().unwrap_or_else(PoisonError::into_inner) = ids;
+        self.open = open;
     }
 
     fn lock(&self) -> Result<Box<dyn Lock>> {
@@ -173,7 +182,7 @@ impl Log {
         let result = self.append_locked(prepared, earlier);
         if result.is_err() {
             self.failed = true;
-            self.open = None;
+            self.set_open(None);
         }
         let ids = result?;
         let open = self.open.as_ref().expect("appending leaves the segment open");
@@ -259,7 +268,7 @@ impl Log {
             if length == open.end {
                 return Ok(());
             }
-            self.open = None;
+            self.set_open(None);
         }
         let dir = segments_dir(&self.store);
         let doing = |error| Error::io(format!("cannot list segments in `{}`", dir.display()), error);
@@ -269,12 +278,14 @@ impl Log {
         match found {
             Some(entry) => {
                 let from_start = self.from_start;
-                self.open = Some(self.recover(&dir.join(entry.name), checkpoint, from_start, fetch)?);
+                let open = self.recover(&dir.join(entry.name), checkpoint, from_start, fetch)?;
+                self.set_open(Some(open));
                 Ok(())
             }
             None => {
                 let tail = tail_before()?;
-                self.open = Some(self.create(tail)?);
+                let open = self.create(tail)?;
+                self.set_open(Some(open));
                 Ok(())
             }
         }
@@ -320,7 +331,7 @@ impl Log {
                 ..Contents::default()
             },
             objects_before: checkpoint.map_or(0, |row| row.objects),
-            ids: HashMap::new(),
+            ids: OpenIds::new(path.to_owned(), header.nonce, base.batch == 0),
             end: base.offset,
             batch: base.batch,
             tail: base.tail,
@@ -329,6 +340,7 @@ impl Log {
             tips: Vec::new(),
             durable: false,
             doubtful: None,
+            packer: Packer::new(Effort::FAST),
         };
         open.read(doing, acknowledged, fetch)?;
         // Whoever made it may have died before its name was durable.
@@ -357,14 +369,14 @@ impl Log {
         self.sync_names()?;
         let base = ScanStart { offset: HEADER_BYTES as u64, batch: 0, tail, events: 0 };
         Ok(OpenSegment {
-            path,
+            path: path.clone(),
             file,
             key: FrameKey::new(&nonce),
             header,
             base,
             contents: Contents::default(),
             objects_before: 0,
-            ids: HashMap::new(),
+            ids: OpenIds::new(path, nonce, true),
             end: base.offset,
             batch: 0,
             tail,
@@ -373,6 +385,7 @@ impl Log {
             tips: Vec::new(),
             durable: true,
             doubtful: None,
+            packer: Packer::new(Effort::FAST),
         })
     }
 
@@ -440,6 +453,7 @@ impl Log {
         let id = self.name_sealed(&open.path, open.file.as_ref(), bytes)?;
         let from = open.fed.end;
         self.sealed.push((open.header.nonce, from, open.feed(Some(id))));
+        self.set_open(None);
         Ok(())
     }
 
@@ -475,7 +489,7 @@ impl Log {
         self.refuse_after_failure()?;
         let _lock = self.lock()?;
         if self.open.as_ref().is_some_and(|open| open.base.batch > 0) {
-            self.open = None;
+            self.set_open(None);
         }
         let none = || Err(Error::new(ErrorKind::NotFound, "there is no open segment"));
         self.from_start = true;
@@ -487,21 +501,9 @@ impl Log {
         }
     }
 
-    /// Whether all of the open segment with this nonce has been read.
-    pub fn has_whole(&self, nonce: &[u8; 16]) -> bool {
-        self.open.as_ref().is_some_and(|open| open.header.nonce == *nonce && open.base.batch == 0)
-    }
-
-    /// Whether the open segment, as far as this process has read it, holds an object.
-    pub fn find_open(&self, id: &ObjectId) -> Option<(Arc<Path>, IdEntry)> {
-        let open = self.open.as_ref()?;
-        let (frame, slot) = *open.ids.get(id)?;
-        Some((Arc::from(open.path.as_path()), IdEntry { id: *id, frame, slot }))
-    }
-
-    /// Whether the open segment, as far as this process has read it, holds an object.
-    pub fn holds(&self, id: &ObjectId) -> bool {
-        self.open.as_ref().is_some_and(|open| open.ids.contains_key(id))
+    /// How many events of the open segment wait to be indexed.
+    pub fn events_waiting(&self) -> usize {
+        self.open.as_ref().map_or(0, |open| open.rows.len())
     }
 
     /// How many sealed segments wait to be indexed.
@@ -555,7 +557,7 @@ fn fresh(drafts: Vec<Draft>, open: &OpenSegment, earlier: &EarlierIds<'_>) -> Re
     let mut seen = std::collections::HashSet::with_capacity(drafts.len());
     let mut fresh: Vec<Draft> = drafts
         .into_iter()
-        .filter(|draft| !open.ids.contains_key(&draft.fact.objects[0]) && seen.insert(draft.fact.objects[0]))
+        .filter(|draft| open.ids.get(&draft.fact.objects[0]).is_none() && seen.insert(draft.fact.objects[0]))
         .collect();
     if !fresh.is_empty() {
         let records: Vec<ObjectId> = fresh.iter().map(|draft| draft.fact.objects[0]).collect();
@@ -604,13 +606,11 @@ impl OpenSegment {
             self.doubtful = Some(std::mem::replace(&mut end, batch.end));
             // An event may be about a record of an earlier batch.
             let earlier = |id: &ObjectId| match self.ids.get(id) {
-                Some((frame, slot)) => plain_object(self.file.as_ref(), &self.key, *frame, *slot),
+                Some((frame, slot)) => plain_object(self.file.as_ref(), &self.key, frame, slot),
                 None => fetch(id),
             };
             let digest = digest(&batch, &mut unpacker, &earlier)?;
-            for entry in &digest.ids {
-                self.ids.insert(entry.id, (entry.frame, entry.slot));
-            }
+            self.ids.add(digest.ids.iter().map(|entry| (entry.id, (entry.frame, entry.slot))));
             digests.push(digest);
             Ok(())
         })
@@ -663,11 +663,10 @@ impl OpenSegment {
             }));
             objects.frame.place(&self.key, u64::from(offset), &mut out);
         }
-        let mut packer = Packer::new(Effort::FAST);
         for part in events.chunks(FRAME_EVENTS_MAX) {
             let (plain, ids): (Vec<Event>, Vec<EventId>) =
                 part.iter().map(|received| (received.event.clone(), received.id)).unzip();
-            let frame = packer.frame(FrameKind::Events, encode_events(&plain, &ids));
+            let frame = self.packer.frame(FrameKind::Events, &encode_events(&plain, &ids));
             let offset = offset_u32(at(&out));
             let first_event = added.events_frames.last().map_or(added.events, |_| {
                 added.events + length_u32(added.events_frames.len() * FRAME_EVENTS_MAX)
@@ -699,9 +698,7 @@ impl OpenSegment {
 
     /// Notes what a written batch holds.
     fn take_in(&mut self, added: Contents, events: Vec<Received>, tips: Vec<Tip>) {
-        for entry in &added.ids {
-            self.ids.entry(entry.id).or_insert((entry.frame, entry.slot));
-        }
+        self.ids.add(added.ids.iter().map(|entry| (entry.id, (entry.frame, entry.slot))));
         let contents = &mut self.contents;
         contents.raw_bytes += added.raw_bytes;
         contents.ids.extend(added.ids);

@@ -108,6 +108,8 @@ pub struct ObjectsBuilder {
     entries: Vec<(u32, u8)>,
     ids: Vec<ObjectId>,
     payload: Vec<u8>,
+    /// Kept from frame to frame: fresh megabytes cost page faults each time.
+    raw: Vec<u8>,
 }
 
 /// A compressed frame of objects, with the ids of what is in it by slot.
@@ -166,14 +168,15 @@ impl ObjectsBuilder {
 
     /// Compresses what there is and starts anew.
     pub fn finish(&mut self, packer: &mut Packer) -> ObjectsFrame {
-        let mut encoder = Encoder::new();
-        encoder.u32(length_u32(self.entries.len()));
+        self.raw.clear();
+        self.raw.extend_from_slice(&length_u32(self.entries.len()).to_le_bytes());
         for (bytes, form) in self.entries.drain(..) {
-            encoder.u32(bytes).u8(form);
+            self.raw.extend_from_slice(&bytes.to_le_bytes());
+            self.raw.push(form);
         }
-        encoder.put(&self.payload);
+        self.raw.extend_from_slice(&self.payload);
         self.payload.clear();
-        let frame = packer.frame(FrameKind::Objects, encoder.finish());
+        let frame = packer.frame(FrameKind::Objects, &self.raw);
         ObjectsFrame { frame, ids: std::mem::take(&mut self.ids) }
     }
 }

@@ -504,7 +504,7 @@ impl Contents {
         let filter = Filter::build(ids.iter().map(|entry| entry.id));
         Frame::plain(FrameKind::Filter, filter.bits).place(key, directory.filter_at, &mut out);
         let directory_at = offset + out.len() as u64;
-        let frame = Packer::new(crate::frame::Effort::FAST).frame(FrameKind::Directory, directory.encode());
+        let frame = Packer::new(crate::frame::Effort::FAST).frame(FrameKind::Directory, &directory.encode());
         frame.place(key, directory_at, &mut out);
         let mut trailer = Encoder::new();
         trailer.u64(directory_at).u64(0);

@@ -18,9 +18,12 @@ use crate::frame::{FrameKey, FrameKind, Unpacker};
 use crate::id::{EventId, ObjectId, SegmentId, Seq, WriterId};
 use crate::index::{Feed, Index, OpenFeed, SegmentRow};
 use crate::layout::{self, StoreId, Writer};
-use crate::limits::{OBJECT_BYTES_MAX, RECIPE_DEPTH_MAX, RECIPE_PARTS_MAX, UNINDEXED_EVENTS_MAX};
+use crate::limits::{
+    OBJECT_BYTES_MAX, RECIPE_DEPTH_MAX, RECIPE_PARTS_MAX, SEAL_EVENTS_MIN, UNINDEXED_EVENTS_MAX,
+};
 use crate::log::{Log, Prepared};
 use crate::object::{Objects, Part, Stored};
+use crate::open_ids::{self, Published};
 use crate::scan::{Batch, Digest, ScanStart, digest, scan, scan_open};
 use crate::segment::{Contents, EventsPlace, HEADER_BYTES, LogTail, read_frame};
 use crate::segments::{OpenFile, Sealed, SegmentSet};
@@ -119,10 +122,15 @@ pub struct Store {
     key: RwLock<Arc<WriterKey>>,
     index: Index,
     log: Mutex<Log>,
+    published: Published,
+    /// The own tail when this process last sealed a segment.
+    sealed_tail: Mutex<Option<LogTail>>,
     segments: RwLock<Arc<SegmentSet>>,
     cache: FrameCache,
     /// Whether filters are read as segments come.
     bulk: AtomicBool,
+    /// Whether sealed segments are left for a later catch-up.
+    deferred: AtomicBool,
     open_tables: Mutex<Option<Arc<OpenTables>>>,
     events: Mutex<VecDeque<EventsFrame>>,
 }
@@ -158,16 +166,20 @@ impl Store {
             Writer::Lost => (layout::mint_writer(env, dir)?, false),
         };
         let key = Arc::new(key);
+        let published = Published::default();
         let store = Store {
             env: env.clone(),
             dir: dir.to_owned(),
             id,
             index: Index::new(env, dir),
-            log: Mutex::new(Log::new(env, dir, Arc::clone(&key))),
+            log: Mutex::new(Log::new(env, dir, Arc::clone(&key), Published::clone(&published))),
+            published,
+            sealed_tail: Mutex::new(None),
             key: RwLock::new(key),
             segments: RwLock::new(Arc::default()),
             cache: FrameCache::default(),
             bulk: AtomicBool::new(false),
+            deferred: AtomicBool::new(false),
             open_tables: Mutex::new(None),
             events: Mutex::new(VecDeque::new()),
         };
@@ -224,7 +236,7 @@ impl Store {
     pub(crate) fn replace_writer(&self) -> Result<WriterId> {
         let mut log = self.log();
         let key = Arc::new(layout::mint_writer(&self.env, &self.dir)?);
-        *log = Log::new(&self.env, &self.dir, Arc::clone(&key));
+        *log = Log::new(&self.env, &self.dir, Arc::clone(&key), Published::clone(&self.published));
         let id = key.id();
         *self.key.write().unwrap_or_else(PoisonError::into_inner) = key;
         Ok(id)
@@ -318,11 +330,21 @@ impl Store {
         let ids = log.append(prepared, &|| self.open_row(), &earlier, &tail, &|id| self.record_before(id))?;
         if log.sealed_waiting() > 0 {
             let feeds = log.take_sealed_feeds();
+            let deferred = self.deferred.load(Ordering::Relaxed);
+            let tail = feeds.last().map(|(_, _, feed)| feed.row.tail);
+            *self.sealed_tail.lock().unwrap_or_else(PoisonError::into_inner) = tail;
             drop(log);
             self.refresh()?;
-            self.apply(feeds)?;
+            if !deferred {
+                self.apply(feeds)?;
+            }
         }
         Ok(ids)
+    }
+
+    /// Leaves the index behind from now on: what is appended is durable, and indexed by the next catch-up.
+    pub fn defer_index(&self) {
+        self.deferred.store(true, Ordering::Relaxed);
     }
 
     /// Seals the open segment, if it holds anything.
@@ -409,6 +431,11 @@ impl Store {
     /// The same where there is no open segment: what the index has seen of the own log must stand in the others.
     fn tail_of_sealed(&self) -> Result<LogTail> {
         let tail = self.tail_before()?;
+        let known = *self.sealed_tail.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.is_some_and(|known| known.writer == tail.writer && known.seq <= tail.seq) {
+            // This process sealed it: no need to wait for the index, which it may be feeding just now.
+            return Ok(tail);
+        }
         let rows = self.index.read(|view| view.segments()).ok().flatten().unwrap_or_default();
         let seen = rows.values().filter(|row| row.tail.writer == tail.writer).map(|row| row.tail.seq).max();
         if seen.is_some_and(|seen| seen > tail.seq) {
@@ -425,6 +452,10 @@ impl Store {
     /// What another process appended is made durable first: the index must not know what a power cut can take back.
     pub fn catch_up(&self) -> Result<()> {
         self.settle()?;
+        // Many events cost less in a footer than in the tables of the open segment.
+        if self.log().events_waiting() >= SEAL_EVENTS_MIN {
+            self.seal()?;
+        }
         let feeds = self.log().take_feeds();
         self.apply(feeds)?;
         self.catch_up_from_files()

@@ -296,7 +296,7 @@ fn footer(shape: DirectoryShape) -> Result<bool> {
     let mut before = Vec::new();
     Frame::plain(FrameKind::Filter, vec![0; 8]).place(&key, start, &mut before);
     let directory_at = start + before.len() as u64;
-    Packer::new(Effort::FAST).frame(FrameKind::Directory, encoder.finish()).place(
+    Packer::new(Effort::FAST).frame(FrameKind::Directory, &encoder.finish()).place(
         &key,
         directory_at,
         &mut before,

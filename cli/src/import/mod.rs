@@ -89,6 +89,9 @@ pub fn run(store: &Store, options: &Options, progress: &dyn Progress) -> Result<
         ..Report::default()
     };
     let bad = std::mem::take(&mut found.bad);
+    if !options.index {
+        store.defer_index();
+    }
     let job = Job::new(store, options, progress, found.sources, fresh);
     job.note_all(bad);
     for (counts, _) in cached.iter().zip(&job.fresh).filter(|(_, fresh)| !**fresh) {
@@ -122,8 +125,9 @@ fn work(
     let to_read = job.sources.iter().zip(&job.fresh).filter(|(_, fresh)| **fresh);
     job.progress.start("importing", Some(to_read.map(|(source, _)| source.metadata.bytes).sum()));
     let probes = probe::all(job)?;
-    let workers: Vec<Mutex<Worker<'_>>> =
-        (0..rayon::current_num_threads()).map(|_| Mutex::new(Worker::new(job.store))).collect();
+    let workers: Vec<Mutex<Worker<'_>>> = (0..rayon::current_num_threads() + WAITING_WORKERS)
+        .map(|_| Mutex::new(Worker::new(job.store)))
+        .collect();
 
     let feeder = records::Feeder::new(job, &probes);
     each_worker(job, &workers, |worker| records::take(job, &feeder, layouts, worker))?;
@@ -172,20 +176,34 @@ fn hold<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Runs one worker on each thread; the first error stops all of them.
+/// Workers beyond one for each core: while one waits for the disk, another computes.
+const WAITING_WORKERS: usize = 1;
+
+/// Runs each worker on a thread of its own; the first error stops all of them.
 ///
-/// A broadcast, not tasks: a thread that waits for others inside the store must not start a second worker.
+/// Threads, not tasks of the pool: a thread that waits for others inside the store must not start a second worker.
 fn each_worker<'a>(
     job: &Job<'_>,
     workers: &[Mutex<Worker<'a>>],
     work: impl Fn(&mut Worker<'a>) -> Result<()> + Sync,
 ) -> Result<()> {
-    let results = rayon::broadcast(|context| {
-        let result = work(&mut hold(&workers[context.index()]));
-        if result.is_err() {
-            job.stop();
-        }
-        result
-    });
-    results.into_iter().collect()
+    std::thread::scope(|scope| {
+        let running: Vec<_> = workers
+            .iter()
+            .map(|worker| {
+                scope.spawn(|| {
+                    let result = work(&mut hold(worker));
+                    if result.is_err() {
+                        job.stop();
+                    }
+                    result
+                })
+            })
+            .collect();
+        let joined = running
+            .into_iter()
+            .map(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+        // All have ended before the first error is returned.
+        joined.collect::<Vec<_>>().into_iter().collect()
+    })
 }

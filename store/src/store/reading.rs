@@ -79,20 +79,20 @@ impl Store {
     /// Whether the store holds each of these objects, asked together.
     pub fn contains_all(&self, ids: &[ObjectId]) -> Result<Vec<bool>> {
         let set = self.segments();
-        let (mut held, whole): (Vec<bool>, bool) = {
-            let log = self.log();
-            let whole = set.open.as_ref().is_none_or(|open| log.has_whole(&open.header.nonce));
-            (ids.iter().map(|id| log.holds(id)).collect(), whole)
-        };
+        let open = open_ids::current(&self.published);
+        let mut held = open.as_ref().map_or_else(|| vec![false; ids.len()], |open| open.holds_all(ids));
         for (id, held) in ids.iter().zip(&mut held) {
             *held = *held || set.find(id)?.is_some();
         }
+        let known = |nonce: &[u8; 16]| open.as_ref().is_some_and(|open| open.whole && open.nonce == *nonce);
+        let whole = set.open.as_ref().is_none_or(|open| known(&open.header.nonce));
         if !whole && !held.iter().all(|held| *held) {
             // What another process appended is in the index, or not yet anywhere but in the segment.
             self.log().read_whole(&|| self.open_row(), &|id| self.record_before(id))?;
-            let log = self.log();
-            for (id, held) in ids.iter().zip(&mut held) {
-                *held = *held || log.holds(id);
+            if let Some(open) = open_ids::current(&self.published) {
+                for (held, here) in held.iter_mut().zip(open.holds_all(ids)) {
+                    *held = *held || here;
+                }
             }
         }
         Ok(held)
@@ -143,9 +143,9 @@ impl Store {
     fn known_open(&self, id: &ObjectId, set: &SegmentSet) -> Option<Location> {
         let open = set.open.as_ref()?;
         let place = |(frame, slot)| Location { handle: Handle::Open(Arc::clone(open)), frame, slot };
-        let found = self.log().find_open(id).filter(|(path, _)| **path == *open.path);
-        if let Some((_, entry)) = found {
-            return Some(place((entry.frame, entry.slot)));
+        let published = open_ids::current(&self.published).filter(|known| known.path == open.path);
+        if let Some(found) = published.and_then(|known| known.get(id)) {
+            return Some(place(found));
         }
         let tables = self.open_tables.lock().unwrap_or_else(PoisonError::into_inner);
         let tables = tables.as_ref().filter(|tables| tables.nonce == open.header.nonce)?;

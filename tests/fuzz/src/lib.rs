@@ -357,7 +357,7 @@ fn build_segment(script: &[u8]) -> Vec<u8> {
                     continue;
                 };
                 let frame = if operation & 0x80 != 0 {
-                    packer.frame(kind, payload.to_vec())
+                    packer.frame(kind, payload)
                 } else {
                     Frame::plain(kind, payload.to_vec())
                 };
@@ -371,7 +371,7 @@ fn build_segment(script: &[u8]) -> Vec<u8> {
                 commit.frame().place(&key, at, &mut out);
             }
             0x0b => {
-                packer.frame(FrameKind::Directory, payload.to_vec()).place(&key, at, &mut out);
+                packer.frame(FrameKind::Directory, payload).place(&key, at, &mut out);
                 let mut trailer = at.to_le_bytes().to_vec();
                 trailer.extend_from_slice(&[0; 8]);
                 let at = out.len() as u64;
@@ -519,9 +519,9 @@ fn seed_objects(seed: u64) -> Vec<u8> {
 fn seed_frame(seed: u64) -> Vec<u8> {
     let mut packer = Packer::new(Effort::FAST);
     let frame = match seed % 4 {
-        0 => packer.frame(FrameKind::Events, seed_events(seed)),
+        0 => packer.frame(FrameKind::Events, &seed_events(seed)),
         1 => Frame::plain(FrameKind::Tips, seed_tips(seed)),
-        2 => packer.frame(FrameKind::Objects, vec![0; 4 + 900]),
+        2 => packer.frame(FrameKind::Objects, &[0; 4 + 900]),
         _ => objects_frame(seed),
     };
     let mut out = Vec::new();
