@@ -13,9 +13,9 @@
 //! Deliberately absent: encryption, sockets and services, which come behind the same `Transport`.
 
 pub mod limits;
-pub mod transport;
 pub mod head;
 pub mod manifest;
+pub mod transport;
 pub mod state;
 pub mod tables;
 pub mod remote;

@@ -14,6 +14,7 @@ use agent_trace_store::segments::Sealed;
 use agent_trace_store::seqs::EventSet;
 use agent_trace_store::store::Snapshot;
 use agent_trace_store::{Error, ErrorKind, Kind, ObjectId, Result, SegmentId, Store, Timestamp};
+use rayon::prelude::*;
 
 use crate::collect::{Source, collect};
 use crate::limits::SEAL_BYTES_MIN;
@@ -182,30 +183,39 @@ fn transfer(
     if head_first() {
         publish(store, remote, state, &id, added.clone(), there)?;
     }
-    for segment in &outgoing {
-        let key = segment_key(&segment.id);
-        if remote.transport().bytes(&key)? == Some(segment.bytes) {
-            // It arrived in an earlier push that was cut before its head.
-            remote.transport().keep(&key)?;
-            progress.advance(segment.bytes);
-            continue;
-        }
-        let sent = |bytes| progress.advance(bytes);
-        remote.transport().send(&key, segment.sealed.file.as_ref(), segment.bytes, &sent)?;
-        report.segments += 1;
-        report.bytes += segment.bytes;
-    }
+    // Several at once: while one waits for the disk, another is read.
+    let sent =
+        outgoing.par_iter().map(|segment| send(remote, segment, progress)).collect::<Result<Vec<_>>>()?;
+    report.segments += sent.iter().filter(|bytes| **bytes > 0).count() as u64;
+    report.bytes += sent.iter().sum::<u64>();
     progress.finish();
     if !head_first() {
         publish(store, remote, state, &id, added, there)?;
     }
     for segment in &outgoing {
-        cache_table(store, &id, &segment.id, segment.sealed.file.as_ref(), segment.bytes)?;
+        // The footer of a segment that the store has itself need not be kept beside it.
+        if store.segments().get(&segment.id).is_none() {
+            cache_table(store, &id, &segment.id, segment.sealed.file.as_ref(), segment.bytes)?;
+        }
         state.segments.insert(segment.id, segment.bytes);
     }
     state.has = state.has.union(&selection.events);
     store.env().fs.remove(&sending).map_err(doing)?;
     clear(store, &outbox)
+}
+
+/// Sends a segment, unless it is there; returns the bytes sent.
+fn send(remote: &Remote, segment: &Outgoing, progress: &dyn Progress) -> Result<u64> {
+    let key = segment_key(&segment.id);
+    if remote.transport().bytes(&key)? == Some(segment.bytes) {
+        // It arrived in an earlier push that was cut before its head.
+        remote.transport().keep(&key)?;
+        progress.advance(segment.bytes);
+        return Ok(0);
+    }
+    let sent = |bytes| progress.advance(bytes);
+    remote.transport().send(&segment.id, segment.sealed.file.as_ref(), segment.bytes, &sent)?;
+    Ok(segment.bytes)
 }
 
 /// A planted fault, for showing that the simulation finds it.

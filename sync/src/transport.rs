@@ -12,7 +12,9 @@ use agent_trace_store::id::encode_hex;
 use agent_trace_store::layout::create_dir_durably;
 use agent_trace_store::limits::LOCK_WAIT_MICROS_MAX;
 use agent_trace_store::lock::lock;
-use agent_trace_store::{Error, ErrorKind, Result};
+use agent_trace_store::{Error, ErrorKind, Result, SegmentId};
+
+use crate::manifest::segment_key;
 
 const COPY_BYTES: usize = 1 << 20;
 
@@ -30,8 +32,9 @@ pub trait Transport: Send + Sync {
     fn write(&self, key: &str, content: &[u8]) -> Result<()>;
     /// Makes a small file that nobody else makes at the same time, unless it is there.
     fn write_once(&self, key: &str, content: &[u8]) -> Result<()>;
-    /// Sends a large file; durable when this returns. `sent` hears of each part.
-    fn send(&self, key: &str, file: &dyn File, bytes: u64, sent: &dyn Fn(u64)) -> Result<()>;
+    /// Sends a segment; durable when this returns. Its hash is compared on the way, so that what has been damaged here
+    /// gets no name there. `sent` hears of each part.
+    fn send(&self, id: &SegmentId, file: &dyn File, bytes: u64, sent: &dyn Fn(u64)) -> Result<()>;
     /// Makes sure that a file that was sent earlier, by a push that did not hear of it, stays there.
     fn keep(&self, key: &str) -> Result<()>;
     /// Says in whose name files are written from now on.
@@ -165,9 +168,11 @@ impl Transport for Folder {
         if self.bytes(key)?.is_some() { Ok(()) } else { self.write(key, content) }
     }
 
-    fn send(&self, key: &str, source: &dyn File, bytes: u64, sent: &dyn Fn(u64)) -> Result<()> {
+    fn send(&self, id: &SegmentId, source: &dyn File, bytes: u64, sent: &dyn Fn(u64)) -> Result<()> {
+        let key = &segment_key(id);
         let path = self.dir.join(key);
         self.put(key, &mut |file| {
+            let mut hasher = blake3::Hasher::new();
             let mut buffer = vec![0; COPY_BYTES];
             let mut at = 0;
             while at < bytes {
@@ -177,7 +182,14 @@ impl Transport for Folder {
                 })?;
                 file.write_all_at(&buffer[..length], at).map_err(|error| unreachable(&path, error))?;
                 at += length as u64;
+                hasher.update(&buffer[..length]);
                 sent(length as u64);
+            }
+            if hasher.finalize().as_bytes() != id.as_bytes() {
+                let short = id.short();
+                return Err(Error::corrupt(format!(
+                    "segment `{short}` is damaged here: run `agent-trace verify`"
+                )));
             }
             Ok(())
         })

@@ -20,7 +20,7 @@ use agent_trace_store::segment::LogTail;
 use agent_trace_store::writer::WriterKey;
 use agent_trace_store::{Error, EventId, Kind, ObjectId, Seq, Store, Timestamp};
 use agent_trace_sync::head::Head;
-use agent_trace_sync::manifest::{Manifest, segment_key};
+use agent_trace_sync::manifest::Manifest;
 use agent_trace_sync::pull::{PullOptions, pull};
 use agent_trace_sync::push::{PushOptions, PushReport, push};
 use agent_trace_sync::remote::{Address, Remote};
@@ -537,7 +537,7 @@ impl World {
         let built = builder.finish()?;
         let folder = Folder::new(env, Path::new(REMOTE));
         let file = env.fs.open(&built.path).expect("it was built");
-        folder.send(&segment_key(&built.id), file.as_ref(), built.bytes, &|_| ())?;
+        folder.send(&built.id, file.as_ref(), built.bytes, &|_| ())?;
         let manifest = Manifest { added: vec![(built.id, built.bytes)], ..Manifest::default() }.encode();
         let manifest_id = Manifest::id(&manifest);
         folder.write(&Manifest::key(&manifest_id), &manifest)?;
