@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use redb::{
     Database, ReadableDatabase, ReadableTable, StorageBackend, TableDefinition, TableError, WriteTransaction,
@@ -832,6 +832,3 @@ impl Change {
         Ok(table.get(key).map_err(damaged)?.map(|value| value.value().to_vec()))
     }
 }
-
-/// Shares an index between the parts of a store.
-pub type SharedIndex = Arc<Index>;

@@ -13,7 +13,7 @@ use crate::kind::Kind;
 use crate::limits::QUESTION_TRIES_MAX;
 use crate::record::{self, name_prefix, prefix_range};
 use crate::scan::{Marks, Term, marks};
-use crate::segment::{all_names, find_ids, find_names};
+use crate::segment::{find_ids, find_names};
 use crate::store::{Handle, Snapshot, Store};
 use crate::table::NameEntry;
 use crate::time::Timestamp;
@@ -357,24 +357,4 @@ pub fn choose(kind: Kind, versions: &[Found]) -> Option<&Found> {
     let order = |found: &&Found| (found.event.fact.time, found.record());
     let of_kind = versions.iter().filter(|found| found.event.fact.kind == kind);
     if kind == Kind::TRACE { of_kind.min_by_key(order) } else { of_kind.max_by_key(order) }
-}
-
-/// Prefixes of all names that events of a kind cite, sorted: for bulk questions such as which traces are in ledgers.
-pub fn cited_prefixes(snapshot: &Snapshot, store: &Store) -> Result<Vec<([u8; 8], Handle, u32)>> {
-    let mut cited = Vec::new();
-    for sealed in &snapshot.segments.sealed {
-        for entry in all_names(sealed.file.as_ref(), &sealed.key, &sealed.directory)? {
-            if entry.cites {
-                cited.push((entry.prefix, Handle::Sealed(sealed.clone()), entry.event));
-            }
-        }
-    }
-    if let Some(open) = &snapshot.segments.open {
-        let entries = store.index().read(|view| view.open_names(&[0; 8], &[255; 8]))?.unwrap_or_default();
-        for entry in entries.into_iter().filter(|entry| entry.cites) {
-            cited.push((entry.prefix, Handle::Open(open.clone()), entry.event));
-        }
-    }
-    cited.sort_by_key(|entry| entry.0);
-    Ok(cited)
 }

@@ -24,7 +24,7 @@ use crate::manifest::segment_key;
 use crate::receive::{Checked, Neighbours, Verdict, check};
 use crate::remote::{Remote, events_of, replay};
 use crate::select::events_in;
-use crate::state::{State, cache_dir};
+use crate::state::{State, cache_dir, clear};
 use crate::tables::remote_segment;
 
 /// What a pull takes.
@@ -393,13 +393,4 @@ impl Puller<'_> {
         let built = builder.finish()?;
         store.adopt(&built.path, &built.id)
     }
-}
-
-fn clear(store: &Store, dir: &Path) -> Result<()> {
-    let fs = &store.env().fs;
-    let doing = |error| Error::io(format!("cannot clear `{}`", dir.display()), error);
-    for entry in fs.list(dir).map_err(doing)? {
-        fs.remove(&dir.join(entry.name)).map_err(doing)?;
-    }
-    Ok(())
 }

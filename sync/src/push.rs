@@ -22,7 +22,7 @@ use crate::manifest::segment_key;
 use crate::publish::{claim_writer, publish};
 use crate::remote::{Remote, Replayed, events_of, replay};
 use crate::select::{Pick, Selection, select};
-use crate::state::{State, cache_dir};
+use crate::state::{State, cache_dir, clear};
 use crate::tables::{Tables, cache_table};
 
 /// What a push sends.
@@ -289,15 +289,6 @@ fn left_over(store: &Store, outbox: &Path) -> Result<Vec<Arc<Sealed>>> {
         }
     }
     Ok(found)
-}
-
-fn clear(store: &Store, outbox: &Path) -> Result<()> {
-    let fs = &store.env().fs;
-    let doing = |error| Error::io(format!("cannot clear `{}`", outbox.display()), error);
-    for entry in fs.list(outbox).map_err(doing)? {
-        fs.remove(&outbox.join(entry.name)).map_err(doing)?;
-    }
-    Ok(())
 }
 
 /// Builds segments of the chosen events and of the objects that the remote does not have.

@@ -171,3 +171,13 @@ pub fn cache_dir(store: &Store, remote: &RemoteId) -> Result<std::path::PathBuf>
     }
     Ok(dir)
 }
+
+/// Removes all files of a directory in the cache.
+pub fn clear(store: &Store, dir: &std::path::Path) -> Result<()> {
+    let fs = &store.env().fs;
+    let doing = |error| Error::io(format!("cannot clear `{}`", dir.display()), error);
+    for entry in fs.list(dir).map_err(doing)? {
+        fs.remove(&dir.join(entry.name)).map_err(doing)?;
+    }
+    Ok(())
+}

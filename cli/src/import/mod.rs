@@ -121,7 +121,7 @@ fn work(
     // Taken before this process is marked as busy, so that the index is brought up to date first.
     let snapshot = job.store.snapshot()?;
     let _busy = job.store.busy()?;
-    job.store.load_filters()?;
+    job.store.prepare_bulk()?;
     let to_read = job.sources.iter().zip(&job.fresh).filter(|(_, fresh)| **fresh);
     job.progress.start("importing", Some(to_read.map(|(source, _)| source.metadata.bytes).sum()));
     let probes = probe::all(job)?;

@@ -217,8 +217,6 @@ pub(super) fn take(
             Role::Records(Some(number)) if layouts[number].has_blobs() => Some((number, &layouts[number])),
             _ => None,
         };
-        // Segments that have been sealed since answer only quickly what they do not hold with their filters read.
-        job.store.load_filters()?;
         let taking = Taking { job, source: piece.source, layout };
         match piece.mode {
             Mode::Lines => {

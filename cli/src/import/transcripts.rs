@@ -222,7 +222,6 @@ fn conversation(agent: Option<&str>, session: &str, part: Option<&str>) -> Strin
 /// Takes in sessions until there are no more.
 pub(super) fn take(job: &Job<'_>, queue: &Queue<'_>, worker: &mut Worker<'_>) -> Result<()> {
     while let Some(Session(states)) = queue.next() {
-        job.store.load_filters()?;
         let mut chain = Chain::default();
         for state in &states {
             if job.is_stopped() {

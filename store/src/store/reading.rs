@@ -106,11 +106,6 @@ impl Store {
         self.refresh().map(|_| ())
     }
 
-    /// See [`Store::prepare_bulk`].
-    pub fn load_filters(&self) -> Result<()> {
-        self.prepare_bulk()
-    }
-
     /// Finds an object.
     pub fn locate(&self, id: &ObjectId) -> Result<Option<Location>> {
         let sealed = |set: &SegmentSet| -> Result<Option<Location>> {
