@@ -117,7 +117,7 @@ fn small(count: usize) -> u16 {
 }
 
 /// Takes a time, which must have a text form: a clamped one would not encode to the same bytes.
-pub(crate) fn decode_time(decoder: &mut Decoder<'_>) -> Result<Timestamp> {
+pub fn decode_time(decoder: &mut Decoder<'_>) -> Result<Timestamp> {
     let micros = decoder.i64()?;
     if !(Timestamp::MIN.micros()..=Timestamp::MAX.micros()).contains(&micros) {
         return Err(decoder.error("a time is out of range"));

@@ -17,6 +17,7 @@
 //! A generation that goes back, or a head that its writer did not write, shows a copied or restored store.
 
 use agent_trace_store::codec::{Decoder, Encoder};
+use agent_trace_store::event::decode_time;
 use agent_trace_store::writer::{Tip, WriterKey, decode_tips, encode_tips, verify_signature};
 use agent_trace_store::{Error, ErrorKind, Result, Timestamp, WriterId};
 
@@ -80,7 +81,7 @@ impl Head {
             generation: decoder.u64()?,
             previous: decoder.array()?,
             manifest: decoder.array()?,
-            time: Timestamp::from_micros(decoder.i64()?),
+            time: decode_time(&mut decoder)?,
             tips: decode_tips(&mut decoder)?,
         };
         let signed = bytes.len() - decoder.remaining();

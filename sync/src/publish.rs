@@ -25,15 +25,22 @@ const NOTE_BYTES: u64 = 160;
 
 /// What a store notes, per remote, about the head it writes: before it writes, so that a cut push finds either the
 /// one or the other there.
-struct OwnHead {
-    writer: WriterId,
-    generation: u64,
-    before: [u8; 32],
-    after: [u8; 32],
-    manifest: ManifestId,
-    depth: u32,
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OwnHead {
+    /// Who writes it.
+    pub writer: WriterId,
+    /// The generation that it gets.
+    pub generation: u64,
+    /// The hash of the head before it, zero for none.
+    pub before: [u8; 32],
+    /// Its own hash.
+    pub after: [u8; 32],
+    /// The manifest that it names.
+    pub manifest: ManifestId,
+    /// How many manifests stand before that one.
+    pub depth: u32,
     /// How far the own log went.
-    seq: u64,
+    pub seq: u64,
 }
 
 impl OwnHead {
@@ -45,8 +52,21 @@ impl OwnHead {
         let Ok(bytes) = read_small(store.env(), &OwnHead::path(store, remote)?, NOTE_BYTES) else {
             return Ok(None);
         };
-        let mut decoder = Decoder::new("note of the own head", &bytes);
-        Ok(Some(OwnHead {
+        OwnHead::decode(&bytes).map(Some)
+    }
+
+    /// The bytes of the note.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut encoder = Encoder::new();
+        encoder.put(self.writer.as_bytes()).u64(self.generation).put(&self.before).put(&self.after);
+        encoder.put(&self.manifest).u32(self.depth).u64(self.seq);
+        encoder.finish()
+    }
+
+    /// Reads the note back. What it counts can be counted on from there.
+    pub fn decode(bytes: &[u8]) -> Result<OwnHead> {
+        let mut decoder = Decoder::new("note of the own head", bytes);
+        let note = OwnHead {
             writer: WriterId::from_bytes(decoder.array()?),
             generation: decoder.u64()?,
             before: decoder.array()?,
@@ -54,15 +74,17 @@ impl OwnHead {
             manifest: decoder.array()?,
             depth: decoder.u32()?,
             seq: decoder.u64()?,
-        }))
+        };
+        if note.generation == u64::MAX || note.depth > MANIFEST_DEPTH_MAX || note.seq == u64::MAX {
+            return Err(decoder.error("a number is out of range"));
+        }
+        decoder.finish()?;
+        Ok(note)
     }
 
     fn write(&self, store: &Store, remote: &RemoteId) -> Result<()> {
-        let mut encoder = Encoder::new();
-        encoder.put(self.writer.as_bytes()).u64(self.generation).put(&self.before).put(&self.after);
-        encoder.put(&self.manifest).u32(self.depth).u64(self.seq);
         let path = OwnHead::path(store, remote)?;
-        write_durably(store.env(), &path, &encoder.finish(), true)?;
+        write_durably(store.env(), &path, &self.encode(), true)?;
         // Without the note the store would take itself for a copy, so the names of its directories must last too.
         create_dir_durably(store.env(), path.parent().expect("the note lies in the cache"))
             .map_err(|error| Error::io(format!("cannot make `{}` durable", path.display()), error))

@@ -97,8 +97,7 @@ impl Remote {
                 folder.create()?;
                 let mut random = [0; 16];
                 env.entropy.fill(&mut random);
-                let text = format!("{FORMAT_FIRST}\n{}\n", encode_hex(&random));
-                folder.write_once(FORMAT_KEY, text.as_bytes())?;
+                folder.write_once(FORMAT_KEY, encode_format(&random).as_bytes())?;
                 id = read_format(&folder)?;
             }
         }
@@ -138,12 +137,21 @@ impl Remote {
 }
 
 fn read_format(transport: &dyn Transport) -> Result<Option<RemoteId>> {
-    let Some(bytes) = transport.read(FORMAT_KEY, FORMAT_BYTES_MAX)? else { return Ok(None) };
-    let text = String::from_utf8_lossy(&bytes);
+    let bytes = transport.read(FORMAT_KEY, FORMAT_BYTES_MAX)?;
+    bytes.map(|bytes| decode_format(&bytes, &transport.place())).transpose()
+}
+
+/// The text of the `format` file of a remote.
+pub fn encode_format(id: &RemoteId) -> String {
+    format!("{FORMAT_FIRST}\n{}\n", encode_hex(id))
+}
+
+/// Reads the `format` file of the remote at `place`; further lines are for later versions.
+pub fn decode_format(bytes: &[u8], place: &str) -> Result<RemoteId> {
+    let text = String::from_utf8_lossy(bytes);
     let mut lines = text.lines();
     let first = lines.next().unwrap_or_default();
     if first != FORMAT_FIRST {
-        let place = transport.place();
         return Err(if first.starts_with("agent-trace remote ") {
             Error::new(ErrorKind::Unsupported, format!("the remote `{place}` is newer than this program"))
         } else {
@@ -152,9 +160,9 @@ fn read_format(transport: &dyn Transport) -> Result<Option<RemoteId>> {
     }
     let mut id = [0; 16];
     if !lines.next().is_some_and(|line| decode_hex(line, &mut id)) {
-        return Err(Error::corrupt(format!("the `format` file of `{}` has no id", transport.place())));
+        return Err(Error::corrupt(format!("the `format` file of `{place}` has no id")));
     }
-    Ok(Some(id))
+    Ok(id)
 }
 
 /// What replaying has found out beside the state.

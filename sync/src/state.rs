@@ -82,7 +82,8 @@ impl State {
         store.index().write(|change| change.set_side(&address_key(address), Some(remote)))
     }
 
-    fn encode(&self) -> Vec<u8> {
+    /// The bytes of the row in the index: everything in order, each once.
+    pub fn encode(&self) -> Vec<u8> {
         let mut encoder = Encoder::new();
         encoder.u8(VERSION).u32(length_u32(self.heads.len()));
         for (writer, head) in &self.heads {
@@ -108,7 +109,8 @@ impl State {
         encoder.finish()
     }
 
-    fn decode(bytes: &[u8]) -> Result<State> {
+    /// Reads the row back; what stands there twice counts once.
+    pub fn decode(bytes: &[u8]) -> Result<State> {
         let mut decoder = Decoder::new("state of a remote", bytes);
         if decoder.u8()? != VERSION {
             return Err(decoder.error("of another version"));

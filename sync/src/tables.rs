@@ -95,6 +95,12 @@ pub fn cache_table(
     file: &dyn File,
     bytes: u64,
 ) -> Result<()> {
+    let table = encode_table(file, bytes)?;
+    write_durably(store.env(), &table_path(store, remote, segment)?, &table, true)
+}
+
+/// Copies the footer out of a segment file of so many bytes, in the form of the cache.
+pub fn encode_table(file: &dyn File, bytes: u64) -> Result<Vec<u8>> {
     let doing = |error| Error::io("cannot read the footer of a segment", error);
     let mut table = vec![0; HEADER_BYTES];
     file.read_exact_at(&mut table, 0).map_err(doing)?;
@@ -112,12 +118,17 @@ pub fn cache_table(
     let mut rest = vec![0; usize::try_from(bytes - footer.start).expect("segments are bounded")];
     file.read_exact_at(&mut rest, footer.start).map_err(doing)?;
     table.extend_from_slice(&rest);
-    write_durably(store.env(), &table_path(store, remote, segment)?, &table, true)
+    Ok(table)
 }
 
 fn open_table(env: &Env, path: &std::path::Path, segment: &SegmentId) -> Result<Sealed> {
     let doing = |error| Error::io(format!("cannot open `{}`", path.display()), error);
-    let file = env.fs.open(path).map_err(doing)?;
+    decode_table(env.fs.open(path).map_err(doing)?, segment)
+}
+
+/// Takes a file of the cache as the segment whose footer it holds.
+pub fn decode_table(file: Box<dyn File>, segment: &SegmentId) -> Result<Sealed> {
+    let doing = |error| Error::io("cannot read a cached footer", error);
     let mut numbers = [0; 16];
     file.read_exact_at(&mut numbers, HEADER_BYTES as u64).map_err(doing)?;
     let (start, bytes) = numbers.split_at(8);

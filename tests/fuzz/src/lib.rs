@@ -1,6 +1,6 @@
 //! The bodies of the fuzz targets: one plain function for each decoder, and valid inputs to start from.
 //!
-//! `fuzz_targets/` runs them under libFuzzer, `store/tests/fuzz_short.rs` in the normal suite on seeded inputs. Each takes
+//! `fuzz_targets/` runs them under libFuzzer, `short.rs` in the normal suite on seeded inputs. Each takes
 //! any bytes, must return, and asserts what holds of whatever the decoder accepts. Frame checksums are keyed by a
 //! public nonce, so hostile bytes have valid ones: targets above the frame place their frames themselves.
 
@@ -24,6 +24,8 @@ use agent_trace_store::seqs::EventSet;
 use agent_trace_store::writer::{Tip, WriterKey, decode_tips, encode_tips};
 use agent_trace_store::{Error, ErrorKind, EventId, Kind, ObjectId, Seq, Timestamp, WriterId};
 
+pub mod remotes;
+
 /// One decoder under test.
 #[derive(Clone, Copy)]
 pub struct Target {
@@ -35,7 +37,7 @@ pub struct Target {
     pub seed: fn(u64) -> Vec<u8>,
 }
 
-/// All targets. Those of the folder remote (head, manifest) are to be added here when `sync` has them.
+/// All targets.
 pub const TARGETS: &[Target] = &[
     Target { name: "frame", run: frame, seed: seed_frame },
     Target { name: "objects", run: objects, seed: seed_objects },
@@ -52,6 +54,13 @@ pub const TARGETS: &[Target] = &[
     Target { name: "facts", run: facts, seed: seed_json },
     Target { name: "timestamp", run: timestamp, seed: seed_timestamp },
     Target { name: "names", run: names, seed: seed_name },
+    Target { name: "head", run: remotes::head, seed: remotes::seed_head },
+    Target { name: "manifest", run: remotes::manifest, seed: remotes::seed_manifest },
+    Target { name: "remote_format", run: remotes::remote_format, seed: remotes::seed_format },
+    Target { name: "address", run: remotes::address, seed: remotes::seed_address },
+    Target { name: "remote_state", run: remotes::remote_state, seed: remotes::seed_state },
+    Target { name: "own_head", run: remotes::own_head, seed: remotes::seed_own_head },
+    Target { name: "footer_copy", run: remotes::footer_copy, seed: remotes::seed_footer_copy },
 ];
 
 const KEY_NONCE: [u8; 16] = [7; 16];

@@ -1,13 +1,12 @@
-//! The fuzz targets of `tests/fuzz` on seeded inputs: random bytes, valid ones, and valid ones with a few bytes changed.
+//! The fuzz targets on seeded inputs: random bytes, valid ones, and valid ones with a few bytes changed.
 //!
 //! `AGENT_TRACE_FUZZ_RUNS` sets how many inputs each target gets. A failure names the target and the input's number,
-//! which repeats it. The long run is `tests/fuzz/run.sh`.
-#![cfg(feature = "sim")]
+//! which repeats it. The long run is `run.sh`.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 #[allow(dead_code, unreachable_pub)]
-#[path = "../../tests/fuzz/src/lib.rs"]
+#[path = "src/lib.rs"]
 mod targets;
 
 use targets::{Random, TARGETS, mutate};

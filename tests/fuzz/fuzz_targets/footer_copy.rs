@@ -1,0 +1,4 @@
+//! Runs `footer_copy` under libFuzzer.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| agent_trace_fuzz::remotes::footer_copy(bytes));

@@ -1,0 +1,214 @@
+//! Targets for what a store reads of a remote, and for what it notes of one.
+
+use std::path::PathBuf;
+
+use agent_trace_store::segment::SegmentHeader;
+use agent_trace_store::seqs::EventSet;
+use agent_trace_store::writer::{Tip, WriterKey};
+use agent_trace_store::{EventId, Kind, SegmentId, Seq, Timestamp, WriterId};
+use agent_trace_sync::head::Head;
+use agent_trace_sync::limits::{MANIFEST_DEPTH_MAX, MANIFEST_SEGMENTS_MAX};
+use agent_trace_sync::manifest::{Manifest, NO_MANIFEST};
+use agent_trace_sync::publish::OwnHead;
+use agent_trace_sync::remote::{Address, decode_format, encode_format};
+use agent_trace_sync::state::{SeenHead, State};
+use agent_trace_sync::tables::{decode_table, encode_table};
+
+use super::{MemoryFile, Random, SCRIPT_BYTES_MAX, build_segment, seed_event_set, seed_segment};
+
+const SIGNATURE_BYTES: usize = 64;
+/// Where a head has its writer.
+const HEAD_WRITER_AT: usize = 28;
+
+fn key() -> WriterKey {
+    WriterKey::from_secret(&[9; 32])
+}
+
+/// A head: as it is, then signed by a key that is known, as by somebody who may write and means harm.
+pub fn head(bytes: &[u8]) {
+    if let Ok(head) = Head::decode(bytes) {
+        assert!(bytes.len() >= SIGNATURE_BYTES + 136 * head.tips.len(), "no tip is made up");
+        head.tips.iter().for_each(|tip| tip.verify().expect("tips are verified with their head"));
+        if head.writer == key().id() {
+            assert_eq!(head.encode(&key()), bytes, "what is accepted has one encoding");
+        }
+    }
+    let Some(end) = bytes.len().checked_sub(SIGNATURE_BYTES) else { return };
+    let mut forged = bytes[..end].to_vec();
+    let Some(writer) = forged.get_mut(HEAD_WRITER_AT..HEAD_WRITER_AT + 32) else { return };
+    writer.copy_from_slice(key().id().as_bytes());
+    let signature = key().sign(&forged);
+    forged.extend_from_slice(&signature);
+    if let Ok(head) = Head::decode(&forged) {
+        assert_eq!(head.encode(&key()), forged, "what is accepted has one encoding");
+    }
+}
+
+/// A manifest under its true name; under another it is none.
+pub fn manifest(bytes: &[u8]) {
+    assert!(Manifest::decode(&[1; 32], bytes).is_err());
+    if let Ok(manifest) = Manifest::decode(&Manifest::id(bytes), bytes) {
+        assert_eq!(manifest.encode(), bytes, "what is accepted has one encoding");
+        assert!(manifest.depth <= MANIFEST_DEPTH_MAX);
+        assert_eq!(manifest.depth == 0, manifest.previous == NO_MANIFEST);
+        assert!(manifest.added.len().max(manifest.replaces.len()) <= MANIFEST_SEGMENTS_MAX);
+    }
+}
+
+/// The `format` file of a remote.
+pub fn remote_format(bytes: &[u8]) {
+    if let Ok(id) = decode_format(bytes, "/remote") {
+        let text = encode_format(&id);
+        assert_eq!(decode_format(text.as_bytes(), "/remote").expect("it was just written"), id);
+        assert!(text.len() <= bytes.len() + 1, "at most the last line end may be missing");
+    }
+}
+
+/// The address of a remote.
+pub fn address(bytes: &[u8]) {
+    let Ok(Address::Folder(path)) = Address::parse(&String::from_utf8_lossy(bytes)) else { return };
+    assert!(path.is_absolute());
+    let text = path.to_str().expect("an address is text");
+    assert!(!text.contains('\0'));
+    let digits: String = text.bytes().map(|byte| format!("%{byte:02x}")).collect();
+    let again = Address::parse(&format!("file://{digits}")).expect("every byte may be written in digits");
+    assert_eq!(again, Address::Folder(PathBuf::from(text)));
+    assert_eq!(again.name(), format!("file://{text}"));
+}
+
+/// What a store remembers of a remote.
+pub fn remote_state(bytes: &[u8]) {
+    let Ok(mut state) = State::decode(bytes) else { return };
+    let encoded = state.encode();
+    assert!(encoded.len() <= bytes.len(), "nothing is made up");
+    assert_eq!(State::decode(&encoded).expect("a state comes back"), state);
+    let live = state.live_segments().count();
+    assert!(live <= state.segments.len() && live + state.replaced.len() >= state.segments.len());
+    for tip in state.tips.clone().values() {
+        state.note_tip(tip);
+    }
+    assert_eq!(state.encode(), encoded, "what is known already changes nothing");
+}
+
+/// The note of the own head: what it counts can be counted on.
+pub fn own_head(bytes: &[u8]) {
+    if let Ok(note) = OwnHead::decode(bytes) {
+        assert_eq!(note.encode(), bytes, "what is accepted has one encoding");
+        assert!(note.generation < u64::MAX && note.seq < u64::MAX && note.depth <= MANIFEST_DEPTH_MAX);
+    }
+}
+
+/// The cached footer of a segment: the bytes as they are, and the copy out of the file that they are a script for.
+pub fn footer_copy(bytes: &[u8]) {
+    if bytes.len() > SCRIPT_BYTES_MAX {
+        return;
+    }
+    let id = SegmentId::from_bytes([1; 32]);
+    if let Ok(sealed) = decode_table(Box::new(MemoryFile(bytes.to_vec())), &id) {
+        let _ = (sealed.load_filter(), sealed.find(&agent_trace_store::ObjectId::of(b"a")));
+    }
+    let file = MemoryFile(build_segment(bytes));
+    let Ok(table) = encode_table(&file, file.0.len() as u64) else { return };
+    assert!(table.len() <= 2 * file.0.len() + 16, "a copy is no longer than the file and its head");
+    let sealed =
+        decode_table(Box::new(MemoryFile(table)), &id).expect("a footer that was read can be copied");
+    assert_eq!(sealed.header, SegmentHeader::read(&file).expect("the script has a header"));
+    assert_eq!(sealed.bytes, file.0.len() as u64);
+    let _ = (sealed.load_filter(), sealed.find(&agent_trace_store::ObjectId::of(b"a")));
+}
+
+fn sample_tips(random: &mut Random) -> Vec<Tip> {
+    (0..random.below(3))
+        .map(|_| {
+            let key = WriterKey::from_secret(&[random.next().to_le_bytes()[0]; 32]);
+            let seq = Seq::new(1 + random.next() % 99).expect("not zero");
+            key.tip(seq, EventId::of(&random.next().to_le_bytes()))
+        })
+        .collect()
+}
+
+fn sample_hash(random: &mut Random) -> [u8; 32] {
+    [random.next().to_le_bytes()[0]; 32]
+}
+
+pub(super) fn seed_head(seed: u64) -> Vec<u8> {
+    let random = &mut Random(seed);
+    let head = Head {
+        remote: [4; 16],
+        writer: key().id(),
+        generation: 1 + random.next() % 9,
+        previous: sample_hash(random),
+        manifest: sample_hash(random),
+        time: Timestamp::from_micros(random.next().cast_signed() >> 16),
+        tips: sample_tips(random),
+    };
+    head.encode(&key())
+}
+
+pub(super) fn seed_manifest(seed: u64) -> Vec<u8> {
+    let random = &mut Random(seed);
+    let depth = u32::try_from(random.below(3)).expect("small");
+    let previous = if depth == 0 { NO_MANIFEST } else { [5; 32] };
+    let added = (0..random.below(4))
+        .map(|_| (SegmentId::from_bytes(sample_hash(random)), random.next() % 9_999))
+        .collect();
+    let replaces = (0..random.below(3)).map(|_| SegmentId::from_bytes(sample_hash(random))).collect();
+    Manifest { previous, depth, added, replaces }.encode()
+}
+
+pub(super) fn seed_format(seed: u64) -> Vec<u8> {
+    let id = Random(seed).bytes(16).try_into().expect("sixteen bytes");
+    encode_format(&id).into_bytes()
+}
+
+pub(super) fn seed_address(seed: u64) -> Vec<u8> {
+    const TEXTS: [&str; 4] =
+        ["file:///srv/team", "file:///with%20space", "file:///%C3%A9/\u{e9}", "file:///"];
+    TEXTS[Random(seed).below(TEXTS.len())].as_bytes().to_vec()
+}
+
+pub(super) fn seed_state(seed: u64) -> Vec<u8> {
+    let random = &mut Random(seed);
+    let mut state = State::default();
+    for _ in 0..random.below(4) {
+        let seen = SeenHead {
+            generation: random.next() % 9,
+            hash: sample_hash(random),
+            manifest: sample_hash(random),
+        };
+        state.heads.insert(WriterId::from_bytes(sample_hash(random)), seen);
+        state.segments.insert(SegmentId::from_bytes(sample_hash(random)), random.next() % 9_999);
+        state.replaced.insert(SegmentId::from_bytes(sample_hash(random)));
+        state.held_kinds.insert(Kind::from_number(random.next().to_le_bytes()[0]), random.next() % 99);
+    }
+    for set in [&mut state.has, &mut state.held, &mut state.evaluated] {
+        *set = EventSet::decode(&seed_event_set(random.next())).expect("a seed is valid");
+    }
+    sample_tips(random).iter().for_each(|tip| state.note_tip(tip));
+    state.encode()
+}
+
+pub(super) fn seed_own_head(seed: u64) -> Vec<u8> {
+    let random = &mut Random(seed);
+    let note = OwnHead {
+        writer: WriterId::from_bytes(sample_hash(random)),
+        generation: random.next() % 99,
+        before: sample_hash(random),
+        after: sample_hash(random),
+        manifest: sample_hash(random),
+        depth: u32::try_from(random.below(64)).expect("small"),
+        seq: random.next() % 9_999,
+    };
+    note.encode()
+}
+
+/// Now a script of a segment, now the copy of a footer itself.
+pub(super) fn seed_footer_copy(seed: u64) -> Vec<u8> {
+    let mut script = seed_segment(seed);
+    script.extend_from_slice(&[0x0c, 0, 0]);
+    let file = MemoryFile(build_segment(&script));
+    match encode_table(&file, file.0.len() as u64) {
+        Ok(table) if seed.is_multiple_of(2) => table,
+        _ => script,
+    }
+}
