@@ -123,7 +123,7 @@ pub(crate) struct Import {
 /// `log`
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Log {
-    /// Only this kind: trace, ledger, commit-link, transcript, summary
+    /// Only this kind: trace, ledger, commit-link, transcript, summary, unknown
     #[arg(long, value_name = "KIND")]
     pub(crate) kind: Option<String>,
     /// Only what is not older: RFC 3339, a date (local midnight), or back from now: 30d, 12h, 2w

@@ -72,12 +72,13 @@ pub(crate) struct Import {
     pub(crate) bad: Vec<Bad>,
 }
 
-/// Something that was not imported.
+/// Something that was not imported as it was meant; `kept` where its bytes were.
 #[derive(Serialize)]
 pub(crate) struct Bad {
     pub(crate) file: String,
     pub(crate) line: Option<u64>,
     pub(crate) reason: String,
+    pub(crate) kept: bool,
 }
 
 /// A line of `log`.

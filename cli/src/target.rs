@@ -84,7 +84,8 @@ fn things_named(store: &Store, found: &Found, text: &str) -> Result<BTreeSet<Thi
     let fits = |name: &str, whole: bool| if whole { name == text } else { plain(name).starts_with(&wanted) };
     for whole in [true, false] {
         let mut things = BTreeSet::new();
-        if fits(&fact.key, whole) {
+        // Raw bytes have their id for a key: that is one name, not two.
+        if fits(&fact.key, whole) && fact.key != found.record().to_string() {
             things.insert(Thing::Key(fact.key.clone()));
         }
         for (index, id) in fact.objects.iter().enumerate() {

@@ -172,6 +172,10 @@ impl Answer {
         self
     }
 
+    fn value(&self) -> Value {
+        serde_json::from_str(&self.out).unwrap_or_else(|error| panic!("{error}: {} {}", self.out, self.err))
+    }
+
     fn fails(self, status: i32, words: &[&str]) -> Answer {
         assert_eq!(self.status, status, "stdout: {}\nstderr: {}", self.out, self.err);
         for word in words {
@@ -398,6 +402,115 @@ fn import_counts_and_reports_bad_lines() {
     world.on(&["import", "nowhere"]).fails(9, &["nowhere"]);
     world.on(&["import", "--since", "soon", "data"]).fails(2, &["cannot read time `soon`"]);
     world.on(&["import"]).fails(2, &["PATH"]);
+}
+
+/// Lines that are JSON of a sort, and of which no canonical form says what they mean.
+fn raw_lines() -> [Vec<u8>; 3] {
+    let deep = format!("{}1{}", "{\"a\":[".repeat(90), "]}".repeat(90));
+    let twice = r#"{"id":"5ce2bf05-fca1-4d2e-a9b0-00000000000a","id":"b",  "version":"2.0","files":[]}"#;
+    [twice.as_bytes().to_vec(), deep.into_bytes(), b"{\"id\":\"\xff\xfe\",\"timestamp\":1}".to_vec()]
+}
+
+/// A store into which those lines came, with a record before and lines behind that are no JSON.
+fn with_raw_lines() -> World {
+    let world = World::new();
+    let good = trace(TRACE, "src/a.rs", 1).to_string().into_bytes();
+    let [twice, deep, bytes] = raw_lines();
+    let not_json: [&[u8]; 3] = [b"{\"a\":1,\"a\":", b"no json", b"{\"a\":\xff}"];
+    let file = [&[good.as_slice(), &twice, &deep, &bytes][..], &not_json].concat().join(&b'\n');
+    fs::create_dir(world.path("data")).unwrap();
+    fs::write(world.path("data/traces.jsonl"), file).unwrap();
+    world.on(&["init"]).well();
+    world
+}
+
+#[test]
+fn lines_without_a_canonical_form_are_kept_as_raw_bytes_and_listed() {
+    let world = with_raw_lines();
+    let dry = world.on(&["--json", "import", "--dry-run", "data"]);
+    assert_eq!((dry.status, &dry.value()["added"]), (3, &json!(4)), "{}", dry.out);
+    let human = world.on(&["import", "--dry-run", "data"]);
+    assert!(human.out.contains("3 left out, 3 kept as raw bytes"), "{}", human.out);
+    for (added, known) in [(4, 0), (0, 4)] {
+        let answer = world.on(&["--json", "import", "data"]);
+        let import = answer.value();
+        assert_eq!(answer.status, 3, "{import}");
+        assert_eq!((&import["added"], &import["known"]), (&json!(added), &json!(known)), "{import}");
+        assert_eq!((&import["found"]["trace"], &import["found"]["unknown"]), (&json!(1), &json!(3)));
+        let listed: Vec<(u64, bool, bool)> = array(&import["bad"])
+            .iter()
+            .map(|bad| {
+                let kept = bad["reason"].as_str().unwrap().ends_with("; kept as raw bytes");
+                assert!(bad["file"].as_str().unwrap().ends_with("traces.jsonl"), "{bad}");
+                (bad["line"].as_u64().unwrap(), bad["kept"] == json!(true), kept)
+            })
+            .collect();
+        let expected = (2..=7).map(|line| (line, line < 5, line < 5)).collect::<Vec<_>>();
+        assert_eq!(listed, expected, "{import}");
+    }
+    assert_eq!(world.lines(&[]).len(), 4);
+    world
+        .on(&["import", "data"])
+        .fails(3, &["traces.jsonl:2: no canonical JSON: duplicate key", "nested too deeply"]);
+}
+
+#[test]
+fn raw_bytes_are_found_shown_and_given_back() {
+    let world = with_raw_lines();
+    world.on(&["import", "data"]);
+    let listed = world.lines(&["--kind", "unknown"]);
+    assert_eq!(listed.len(), 3);
+    let mut given = Vec::new();
+    for head in &listed {
+        let id = head["id"].as_str().unwrap();
+        assert_eq!((&head["kind"], &head["key"]), (&json!("unknown"), &json!(id)), "{head}");
+        let shown = world.json(&["show", &id[..16]]);
+        assert_eq!(shown["records"][0]["id"], json!(id), "{shown}");
+        assert_eq!(
+            (&shown["records"][0]["record"], &shown["records"][0]["versions"]),
+            (&json!(null), &json!(1))
+        );
+        assert!(world.on(&["show", id]).well().out.starts_with("unknown "));
+        given.push(world.on(&["cat", &id[..12]]).well().bytes);
+    }
+    given.sort();
+    let mut lines = raw_lines().to_vec();
+    lines.sort();
+    assert_eq!(given, lines);
+    assert!(world.on(&["log"]).well().out.contains("unknown"));
+    assert!(world.on(&["stats"]).well().out.contains("unknown"));
+    assert_eq!(world.json(&["status"])["kinds"]["unknown"], json!(3));
+    for again in [&["verify"][..], &["compact", "--yes"], &["reindex"], &["verify"]] {
+        world.on(again).well();
+    }
+    assert_eq!(world.lines(&["--kind", "unknown"]), listed);
+}
+
+#[test]
+fn raw_bytes_go_to_remotes_with_full_only() {
+    let world = with_raw_lines();
+    world.on(&["import", "data"]);
+    let url = format!("file://{}", world.path("remote").display());
+    world.on(&["remote", "add", "team", &url]).well();
+    let plain = world.json(&["push"]);
+    assert_eq!(
+        (&plain["sent"]["unknown"], &plain["held_back"]["unknown"]),
+        (&json!(null), &json!(3)),
+        "{plain}"
+    );
+    let full = world.json(&["push", "--full"]);
+    assert_eq!(full["sent"]["unknown"], json!(3), "{full}");
+    let run = |args: &[&str]| world.run(&[&["--json", "--store", "other"], args].concat());
+    let there = |args: &[&str]| run(args).well();
+    there(&["init"]);
+    there(&["remote", "add", "team", &url]);
+    assert_eq!(there(&["pull"]).value()["taken"]["unknown"], json!(3));
+    assert_eq!(there(&["verify"]).value()["ok"], json!(true));
+    for line in raw_lines() {
+        let id = agent_trace_store::ObjectId::of(&line).to_string();
+        assert_eq!(there(&["cat", &id]).bytes, line);
+    }
+    assert_eq!(run(&["import", "data", "--dry-run"]).value()["added"], json!(0));
 }
 
 #[test]

@@ -17,8 +17,10 @@ use std::ops::Range;
 use crate::id::{encode_hex, hex_value};
 use crate::limits::{JSON_DEPTH_MAX, RECORD_BYTES_MAX};
 
+mod lenient;
 mod reader;
 
+pub use lenient::is_lenient_object;
 pub use reader::{Reader, Shape};
 
 /// Why some bytes are not JSON as this crate takes it, and where.

@@ -17,6 +17,9 @@ impl Kind {
     pub const TRANSCRIPT: Kind = Kind(4);
     /// Prose about a conversation; its natural key is the conversation and the time.
     pub const SUMMARY: Kind = Kind(5);
+    /// Bytes as they came, of which nothing is known but that they were meant as a record; the natural key is their
+    /// BLAKE3. No version gives this number to a kind that it knows.
+    pub const UNKNOWN: Kind = Kind(u8::MAX);
 
     /// The kinds that this version knows, in the order in which they are shown.
     pub const KNOWN: [Kind; 5] =
@@ -25,6 +28,16 @@ impl Kind {
     /// The kind with this number, known or not.
     pub const fn from_number(number: u8) -> Kind {
         Kind(number)
+    }
+
+    /// Whether this version knows what such a record says.
+    pub fn is_known(self) -> bool {
+        Kind::KNOWN.contains(&self)
+    }
+
+    /// Whether a question about `wanted` is about this kind; one about [`Kind::UNKNOWN`] is about all unknown ones.
+    pub fn answers(self, wanted: Kind) -> bool {
+        self == wanted || (wanted == Kind::UNKNOWN && !self.is_known())
     }
 
     /// The number that stands in an event.
@@ -52,6 +65,7 @@ impl Kind {
             "commit-link" | "commit-links" => Some(Kind::COMMIT_LINK),
             "transcript" | "transcripts" | "conversation" | "conversations" => Some(Kind::TRANSCRIPT),
             "summary" | "summaries" => Some(Kind::SUMMARY),
+            "unknown" => Some(Kind::UNKNOWN),
             _ => None,
         }
     }

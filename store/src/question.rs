@@ -194,7 +194,7 @@ pub fn event_at(store: &Store, snapshot: &Snapshot, place: Place) -> Result<Opti
 
 fn matches(store: &Store, query: &Query, found: &Found) -> Result<bool> {
     let fact = &found.event.fact;
-    if query.kind.is_some_and(|kind| kind != fact.kind) || !query.in_time(fact.time) {
+    if query.kind.is_some_and(|kind| !fact.kind.answers(kind)) || !query.in_time(fact.time) {
         return Ok(false);
     }
     if query.session.is_none() && query.path.is_none() {

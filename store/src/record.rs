@@ -8,7 +8,7 @@ use std::borrow::Cow;
 use std::collections::BTreeSet;
 
 use crate::error::{Error, Result};
-use crate::id::{decode_hex, hex_value};
+use crate::id::{ObjectId, decode_hex, hex_value};
 use crate::json::{JsonError, Reader, Shape, decode_string, write_string};
 use crate::kind::Kind;
 use crate::limits::{KEY_BYTES_MAX, RECORD_FACTS_MAX};
@@ -56,6 +56,18 @@ pub fn facts(kind: Kind, canonical: &[u8]) -> Result<Facts> {
         Err(error) => {
             Err(Error::invalid(format!("cannot read {kind}: expected canonical JSON")).with_source(error))
         }
+    }
+}
+
+/// The facts of bytes of which nothing is known: their BLAKE3 is their key.
+pub fn raw_facts(bytes: &[u8]) -> Facts {
+    Facts {
+        key: ObjectId::of(bytes).to_string(),
+        time: None,
+        session: None,
+        agent: None,
+        paths: Vec::new(),
+        names: Vec::new(),
     }
 }
 

@@ -274,8 +274,9 @@ impl Term {
     /// All events.
     pub const ALL: Term = Term([0; 8]);
 
-    /// Events of a kind.
+    /// Events of a kind; all unknown ones are found together.
     pub fn kind(kind: Kind) -> Term {
+        let kind = if kind.is_known() { kind } else { Kind::UNKNOWN };
         Term([0, 0, 0, 0, 0, 0, 1, kind.number()])
     }
 
@@ -299,7 +300,7 @@ impl Term {
 
 /// Derives an event's marks from its record; a record that cannot be read is found by its key and objects alone.
 pub fn marks(fact: &Fact, record: &[u8]) -> Marks {
-    let facts = if Kind::KNOWN.contains(&fact.kind) { record::facts(fact.kind, record).ok() } else { None };
+    let facts = if fact.kind.is_known() { record::facts(fact.kind, record).ok() } else { None };
     match facts {
         Some(facts) => marks_of(&facts, &fact.objects),
         None => {

@@ -272,10 +272,14 @@ fn the_golden_store_can_be_added_to() {
 fn an_unknown_kind_of_record_is_carried() {
     let disk = golden_disk();
     let store = Store::open(&disk.env(), Path::new(STORE)).unwrap();
-    let query = Query { kind: Some(Kind::from_number(200)), ..Query::default() };
-    let found = question::list(&store, &store.snapshot().unwrap(), &query).unwrap();
-    assert_eq!(found.len(), 1);
-    assert_eq!(store.read(&found[0].record()).unwrap(), UNKNOWN);
+    for kind in [Kind::from_number(200), Kind::UNKNOWN] {
+        let query = Query { kind: Some(kind), ..Query::default() };
+        let found = question::list(&store, &store.snapshot().unwrap(), &query).unwrap();
+        assert_eq!(found.len(), 1, "{kind:?}");
+        assert_eq!(store.read(&found[0].record()).unwrap(), UNKNOWN);
+    }
+    let other = Query { kind: Some(Kind::from_number(201)), ..Query::default() };
+    assert!(question::list(&store, &store.snapshot().unwrap(), &other).unwrap().is_empty());
 }
 
 #[test]

@@ -1,7 +1,8 @@
 //! Which events a push sends: the difference to the remote, less what the filters hold back.
 //!
-//! Plain `push` holds back traces that no ledger names, and transcripts and summaries that no sent trace names. What
-//! is held back is looked at again only when something arrives that may free it, so the cost follows what is new.
+//! Plain `push` holds back traces that no ledger names, transcripts and summaries that no sent trace names, and what
+//! was kept as raw bytes, which nothing can name. What is held back is looked at again only when something arrives that
+//! may free it, so the cost follows what is new.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -385,8 +386,13 @@ fn decide(
         }
     };
     for (_, event, _, _) in chosen.iter().filter(|(_, event, _, _)| !is_body(event.fact.kind)) {
-        let qualifies =
-            options.full || event.fact.kind != Kind::TRACE || names.ledger_names(&event.fact.key)?;
+        let qualifies = options.full
+            || match event.fact.kind {
+                Kind::TRACE => names.ledger_names(&event.fact.key)?,
+                // Nothing can name it, and it may say as much as a trace.
+                Kind::UNKNOWN => false,
+                _ => true,
+            };
         verdict(event, qualifies, &mut sent);
     }
     // `--only conversations` sends those of traces that are there already, or all with `--full`.

@@ -36,6 +36,7 @@ fn print(ui: &Ui, dry_run: bool, report: &Report) -> Result<(), Failure> {
             file: bad.file.display().to_string(),
             line: bad.line,
             reason: bad.reason.clone(),
+            kept: bad.kept,
         });
         ui.json(&json::Import {
             schema: json::IMPORT,
@@ -61,8 +62,11 @@ fn print(ui: &Ui, dry_run: bool, report: &Report) -> Result<(), Failure> {
     if report.skipped_since > 0 {
         said.push_str(&format!(", {} older than --since", ui::number(report.skipped_since)));
     }
-    if !report.bad.is_empty() {
-        said.push_str(&format!(", {} left out", ui::number(report.bad.len() as u64)));
+    let kept = report.bad.iter().filter(|bad| bad.kept).count();
+    for (count, what) in [(report.bad.len() - kept, "left out"), (kept, "kept as raw bytes")] {
+        if count > 0 {
+            said.push_str(&format!(", {} {what}", ui::number(count as u64)));
+        }
     }
     ui.line(format_args!("{prefix}{said}"))?;
     Ok(())

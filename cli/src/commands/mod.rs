@@ -91,7 +91,7 @@ pub(crate) fn run(context: &Context, command: &Command) -> Result<Done, Failure>
 /// Reads a kind as people write it.
 fn kind(text: &str) -> Result<Kind, Failure> {
     Kind::parse(text).ok_or_else(|| {
-        let names = "trace, ledger, commit-link, transcript (or conversation), summary";
+        let names = "trace, ledger, commit-link, transcript (or conversation), summary, unknown";
         Error::invalid(format!("cannot read kind `{text}`: expected {names}")).into()
     })
 }

@@ -1,5 +1,6 @@
 //! `show`: a record with all that is known of it.
 
+use agent_trace_store::json::canonicalize;
 use agent_trace_store::question::Found;
 use agent_trace_store::{ObjectId, Store};
 use serde_json::value::RawValue;
@@ -50,8 +51,9 @@ fn show_json(context: &Context, store: &Store, records: &[Versions], all: bool) 
     for versions in records {
         for (found, chosen) in wanted(versions, all) {
             let bytes = store.read(&found.record())?;
-            // What is no JSON is had by `cat`.
-            let record = String::from_utf8(bytes).ok().and_then(|text| RawValue::from_string(text).ok());
+            // What is no JSON for every reader is had by `cat`.
+            let text = String::from_utf8(bytes).ok().filter(|text| is_strict(text));
+            let record = text.and_then(|text| RawValue::from_string(text).ok());
             shown.push(json::Record {
                 head: head(found),
                 bytes: target::object_bytes(store, &found.record())?,
@@ -108,10 +110,15 @@ fn show_record(context: &Context, store: &Store, found: &Found) -> Result<(), Fa
     Ok(())
 }
 
+/// Whether this is JSON that every reader takes: no key twice, not nested without end.
+fn is_strict(text: &str) -> bool {
+    canonicalize(text.as_bytes(), &mut Vec::new()).is_ok()
+}
+
 /// Canonical JSON with line breaks and indents added, and nothing else changed: numbers stay as they are written.
 fn pretty(bytes: &[u8]) -> String {
     let text = String::from_utf8_lossy(bytes);
-    if serde_json::from_str::<&RawValue>(&text).is_err() {
+    if !is_strict(&text) {
         return text.into_owned();
     }
     let (mut out, mut depth, mut in_string, mut escaped) =

@@ -139,7 +139,7 @@ fn agent(store: &Store, event: &Counted) -> Result<(u64, Option<String>)> {
 
 fn print(ui: &Ui, stats: &json::Stats) -> Result<()> {
     ui.line(format_args!("{} records", ui.strong(ui::number(stats.records))))?;
-    for kind in Kind::KNOWN {
+    for kind in Kind::KNOWN.into_iter().chain([Kind::UNKNOWN]) {
         let count = stats.kinds.get(kind.name()).copied().unwrap_or(0);
         if count > 0 {
             ui.line(format_args!("  {:<20} {:>9}", kind.name(), ui::number(count)))?;
@@ -157,7 +157,7 @@ fn print(ui: &Ui, stats: &json::Stats) -> Result<()> {
         ui.line(ui.strong("by month"))?;
     }
     for (month, kinds) in &stats.months {
-        let known = Kind::KNOWN.iter().filter_map(|kind| {
+        let known = Kind::KNOWN.into_iter().chain([Kind::UNKNOWN]).filter_map(|kind| {
             let count = kinds.get(kind.name()).copied().filter(|count| *count > 0)?;
             Some(format!("{} {kind}", ui::number(count)))
         });

@@ -160,7 +160,7 @@ fn print(ui: &Ui, status: &json::Status, writer: &str) -> Result<()> {
     ui.line(format_args!("store     {}", sanitize::line(&status.store)))?;
     ui.line(format_args!("writer    {writer}"))?;
     ui.line(format_args!("records   {}", ui::number(status.events)))?;
-    for kind in Kind::KNOWN {
+    for kind in Kind::KNOWN.into_iter().chain([Kind::UNKNOWN]) {
         let count = status.kinds.get(kind.name()).copied().unwrap_or(0);
         if count > 0 {
             ui.line(format_args!("          {:>9} {kind}", ui::number(count)))?;

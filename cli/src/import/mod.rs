@@ -60,11 +60,11 @@ pub struct Report {
     pub files: u64,
     /// Their bytes.
     pub bytes: u64,
-    /// What could not be taken, in the order of files and lines.
+    /// What could not be taken as it was meant, in the order of files and lines.
     pub bad: Vec<Bad>,
 }
 
-/// Something that could not be taken.
+/// Something that could not be taken as it was meant.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Bad {
     /// The file.
@@ -73,6 +73,8 @@ pub struct Bad {
     pub line: Option<u64>,
     /// What is wrong.
     pub reason: String,
+    /// Whether it was kept all the same, as raw bytes.
+    pub kept: bool,
 }
 
 /// Imports files and folders into a store.

@@ -1,12 +1,12 @@
 //! Files of records: read in large pieces by whoever is free, parsed and taken in by all threads.
 //!
-//! A line is cut off at `\n` only. A line that is no record is noted by its number and kept out. Allocates nothing per
-//! line beyond what the intake needs.
+//! A line is cut off at `\n` only. A line that is no record is noted by its number and kept out; one that is JSON, but
+//! has no canonical form, is noted and kept as raw bytes. Allocates nothing per line beyond what the intake needs.
 
 use std::io;
 use std::sync::Mutex;
 
-use agent_trace_store::json::Canonicalizer;
+use agent_trace_store::json::{Canonicalizer, is_lenient_object};
 use agent_trace_store::limits::RECORD_BYTES_MAX;
 use agent_trace_store::record::{self, Facts};
 use agent_trace_store::{Kind, ObjectId, Result};
@@ -285,10 +285,13 @@ impl Taking<'_> {
         if bytes.is_empty() {
             return Ok(());
         }
-        let Worker { intake, taken, skipped_since, pins, records } = worker;
+        let Worker { pins, records, .. } = worker;
         records.canonical.clear();
         let read = match records.canonicalizer.canonicalize(bytes, &mut records.canonical) {
             Ok(()) => read(&records.canonical),
+            Err(error) if is_lenient_object(bytes) => {
+                return self.keep_raw(worker, bytes, line, &format!("no canonical JSON: {error}"));
+            }
             Err(error) => Err(format!("invalid JSON: {error}")),
         };
         let (kind, facts) = match read {
@@ -305,15 +308,32 @@ impl Taking<'_> {
         if let Some(found) = Kind::KNOWN.iter().position(|known| *known == kind) {
             records.found[found] += 1;
         }
+        self.take(worker, kind, None, &facts)
+    }
+
+    /// Keeps a line of which no canonical form says what it means, byte for byte (I11).
+    fn keep_raw(&self, worker: &mut Worker<'_>, bytes: &[u8], line: u64, reason: &str) -> Result<()> {
+        let modified = self.job.sources[self.source].metadata.modified;
+        if self.job.since.is_none_or(|since| modified >= since) {
+            self.job.note_kept(self.source, line, reason);
+        }
+        self.job.count(self.source, Kind::UNKNOWN, 1);
+        self.take(worker, Kind::UNKNOWN, Some(bytes), &record::raw_facts(bytes))
+    }
+
+    /// Hands a record over to the intake; its bytes are those given, else the canonical ones.
+    fn take(&self, worker: &mut Worker<'_>, kind: Kind, raw: Option<&[u8]>, facts: &Facts) -> Result<()> {
+        let Worker { intake, taken, skipped_since, records, .. } = worker;
+        let bytes = raw.unwrap_or(&records.canonical);
         let time = facts.time.unwrap_or(self.job.sources[self.source].metadata.modified);
         if self.job.since.is_some_and(|since| time < since) {
             *skipped_since += 1;
             return Ok(());
         }
         if !self.job.dry_run {
-            return intake.record(kind, &records.canonical, &facts, time, &[]);
+            return intake.record(kind, bytes, facts, time, &[]);
         }
-        records.asked.push(ObjectId::of(&records.canonical));
+        records.asked.push(ObjectId::of(bytes));
         if records.asked.len() < ASKED_TOGETHER {
             return Ok(());
         }

@@ -15,6 +15,17 @@ use super::{Bad, Options, hold};
 /// Bad lines that are listed of one file; the rest is only counted.
 pub(super) const BAD_LINES_LISTED_MAX: u64 = 1_000;
 
+/// The kinds that are counted.
+const COUNTED: [Kind; Kind::KNOWN.len() + 1] = {
+    let mut kinds = [Kind::UNKNOWN; Kind::KNOWN.len() + 1];
+    let mut at = 0;
+    while at < Kind::KNOWN.len() {
+        kinds[at] = Kind::KNOWN[at];
+        at += 1;
+    }
+    kinds
+};
+
 /// One import.
 pub(super) struct Job<'a> {
     pub(super) store: &'a Store,
@@ -32,7 +43,7 @@ pub(super) struct Job<'a> {
 /// What one source gave.
 #[derive(Default)]
 struct Tally {
-    found: [AtomicU64; Kind::KNOWN.len()],
+    found: [AtomicU64; COUNTED.len()],
     bad: AtomicU64,
     /// Whether it must be read again next time although nothing was bad.
     unsettled: AtomicBool,
@@ -78,7 +89,7 @@ impl<'a> Job<'a> {
 
     /// Counts what a source gave.
     pub(super) fn count(&self, source: usize, kind: Kind, count: u64) {
-        if let Some(slot) = Kind::KNOWN.iter().position(|known| *known == kind) {
+        if let Some(slot) = COUNTED.iter().position(|counted| *counted == kind) {
             self.tallies[source].found[slot].fetch_add(count, Ordering::Relaxed);
         }
     }
@@ -97,7 +108,7 @@ impl<'a> Job<'a> {
     /// What a source gave, by kind.
     pub(super) fn counts(&self, source: usize) -> BTreeMap<Kind, u64> {
         let found = &self.tallies[source].found;
-        let counts = Kind::KNOWN.into_iter().zip(found.iter().map(|count| count.load(Ordering::Relaxed)));
+        let counts = COUNTED.into_iter().zip(found.iter().map(|count| count.load(Ordering::Relaxed)));
         counts.filter(|(_, count)| *count > 0).collect()
     }
 
@@ -114,9 +125,18 @@ impl<'a> Job<'a> {
 
     /// Notes that a source, or a line of it, cannot be taken.
     pub(super) fn note(&self, source: usize, line: Option<u64>, reason: impl Into<String>) {
+        self.list(source, line, reason.into(), false);
+    }
+
+    /// Notes that a line is not the record that it was meant to be, and is kept as raw bytes.
+    pub(super) fn note_kept(&self, source: usize, line: u64, reason: &str) {
+        self.list(source, Some(line), format!("{reason}; kept as raw bytes"), true);
+    }
+
+    fn list(&self, source: usize, line: Option<u64>, reason: String, kept: bool) {
         let earlier = self.tallies[source].bad.fetch_add(1, Ordering::Relaxed);
         if earlier < BAD_LINES_LISTED_MAX {
-            let bad = Bad { file: self.sources[source].path.clone(), line, reason: reason.into() };
+            let bad = Bad { file: self.sources[source].path.clone(), line, reason, kept };
             hold(&self.bad).push(BadAt { source, bad });
         }
     }
@@ -137,9 +157,9 @@ impl<'a> Job<'a> {
         for (source, tally) in self.tallies.iter().enumerate() {
             let count = tally.bad.load(Ordering::Relaxed);
             if count > BAD_LINES_LISTED_MAX {
-                let reason = format!("{} more lines cannot be taken", count - BAD_LINES_LISTED_MAX);
+                let reason = format!("{} more lines are not as expected", count - BAD_LINES_LISTED_MAX);
                 let file = self.sources[source].path.clone();
-                bad.push(BadAt { source, bad: Bad { file, line: Some(u64::MAX), reason } });
+                bad.push(BadAt { source, bad: Bad { file, line: Some(u64::MAX), reason, kept: false } });
             }
         }
         bad.sort_by(|a, b| (a.source, a.bad.line, &a.bad.file).cmp(&(b.source, b.bad.line, &b.bad.file)));

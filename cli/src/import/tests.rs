@@ -144,7 +144,7 @@ fn bytes_that_are_no_text_come_back_as_they_were() {
 }
 
 #[test]
-fn bad_lines_are_named_and_kept_out() {
+fn bad_lines_are_named_and_kept_out_or_raw() {
     let world = World::new();
     let deep = format!("{}{}", "[".repeat(200), "]".repeat(200));
     let no_key = r#"{"version":"2.0","id":"","timestamp":"x","files":[]}"#;
@@ -164,10 +164,12 @@ fn bad_lines_are_named_and_kept_out() {
     let report = world.import();
     assert_eq!(bad_of(&report), [2, 5, 7, 8, 9].map(|line| ("mixed.jsonl".to_owned(), Some(line))));
     let found: Vec<(Kind, u64)> = report.found.into_iter().collect();
-    let kinds = [Kind::TRACE, Kind::LEDGER, Kind::COMMIT_LINK, Kind::SUMMARY];
+    let raw: Vec<Option<u64>> = report.bad.iter().filter(|bad| bad.kept).map(|bad| bad.line).collect();
+    assert_eq!(raw, [Some(2)], "an object with a key twice is kept as it came, an array is no record");
+    let kinds = [Kind::TRACE, Kind::LEDGER, Kind::COMMIT_LINK, Kind::SUMMARY, Kind::UNKNOWN];
     assert_eq!(found, kinds.map(|kind| (kind, 1)));
     let again = world.import();
-    assert_eq!((again.added, again.known, again.bad.len()), (0, 4, 5), "a file with bad lines is read again");
+    assert_eq!((again.added, again.known, again.bad.len()), (0, 5, 5), "a file with bad lines is read again");
 }
 
 #[test]

@@ -202,7 +202,7 @@ impl Walk<'_> {
     }
 
     pub(super) fn bad(&mut self, source: usize, file: &Path, line: Option<u64>, reason: String) {
-        self.found.bad.push(BadAt { source, bad: Bad { file: file.to_owned(), line, reason } });
+        self.found.bad.push(BadAt { source, bad: Bad { file: file.to_owned(), line, reason, kept: false } });
     }
 }
 

@@ -12,7 +12,7 @@ use agent_trace_store::event::{Event, Fact, decode_events, encode_events};
 use agent_trace_store::frame::{
     Effort, FRAME_HEADER_BYTES, Frame, FrameHeader, FrameKey, FrameKind, Packer, Unpacker,
 };
-use agent_trace_store::json::{Reader, canonicalize, decode_string};
+use agent_trace_store::json::{Reader, canonicalize, decode_string, is_lenient_object};
 use agent_trace_store::limits::{KEY_BYTES_MAX, RECORD_BYTES_MAX, RECORD_FACTS_MAX};
 use agent_trace_store::object::{Objects, ObjectsBuilder, Part, Recipe, Stored};
 use agent_trace_store::record::{self, TranscriptRecord};
@@ -199,7 +199,8 @@ pub fn event_set(bytes: &[u8]) {
     }
 }
 
-/// Canonical JSON: never longer, its own canonical form, and nothing where the input is refused.
+/// Canonical JSON: never longer, its own canonical form, and nothing where the input is refused; the lenient reading
+/// differs only where it says.
 pub fn canonical_json(bytes: &[u8]) {
     let mut once = b"before".to_vec();
     match canonicalize(bytes, &mut once) {
@@ -212,8 +213,11 @@ pub fn canonical_json(bytes: &[u8]) {
             let mut reader = Reader::new(once);
             assert_eq!(reader.skip().expect("canonical JSON can be passed over"), once);
             reader.finish().expect("nothing follows");
+            assert_eq!(is_lenient_object(bytes.trim_ascii()), once.starts_with(b"{"));
         }
         Err(error) => {
+            let bounds = ["duplicate key", "invalid UTF-8", "nested too deeply"];
+            assert!(bounds.contains(&error.reason) || !is_lenient_object(bytes), "{error}");
             assert!(error.offset <= bytes.len().min(RECORD_BYTES_MAX));
             assert_eq!(once, b"before");
         }
