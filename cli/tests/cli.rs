@@ -9,6 +9,10 @@ use std::process::{Command, Output, Stdio};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use support::PROGRAM;
+
+mod support;
+
 const TRACE: &str = "5ce2bf05-fca1-4d2e-a9b0-000000000001";
 const COMMIT: &str = "969467c30ace4f0e8d6b3b1c5a7f9e2d4c6b8a01";
 const CONVERSATION: &str = "41013a8ff89bb6bff8f3adce7b4ec7dfeb5654506511afa72e5d20f0a62c9459";
@@ -37,26 +41,13 @@ impl World {
     }
 
     fn command(&self, program: &str, directory: &Path) -> Command {
-        let mut command = Command::new(program);
-        for (name, _) in std::env::vars_os() {
-            let text = name.to_string_lossy().into_owned();
-            if text.starts_with("GIT_") || text.starts_with("AGENT_TRACE") {
-                command.env_remove(name);
-            }
-        }
-        command
-            .current_dir(directory)
-            .env("HOME", self.path("home"))
-            .env("TZ", "UTC")
-            .env("GIT_CONFIG_NOSYSTEM", "1")
-            .env("GIT_CEILING_DIRECTORIES", self.root.path().parent().unwrap())
-            .env_remove("NO_COLOR")
-            .stdin(Stdio::null());
+        let mut command = support::command(program, directory, &self.path("home"));
+        command.env("GIT_CEILING_DIRECTORIES", self.root.path().parent().unwrap()).env_remove("NO_COLOR");
         command
     }
 
     fn run_in<S: AsRef<OsStr>>(&self, directory: &Path, args: &[S]) -> Answer {
-        answer(self.command(env!("CARGO_BIN_EXE_agent-trace"), directory).args(args).output().unwrap())
+        answer(self.command(PROGRAM, directory).args(args).output().unwrap())
     }
 
     fn run<S: AsRef<OsStr>>(&self, args: &[S]) -> Answer {
@@ -241,7 +232,7 @@ fn init_agrees_wherever_in_the_repository_it_runs() {
         );
     }
     let from_elsewhere = world
-        .command(env!("CARGO_BIN_EXE_agent-trace"), world.root.path())
+        .command(PROGRAM, world.root.path())
         .env("GIT_DIR", repository.join(".git"))
         .arg("init")
         .output()
@@ -273,7 +264,7 @@ fn many_inits_at_once_agree() {
     let repository = world.repository("r");
     let children: Vec<_> = (0..8)
         .map(|_| {
-            let mut command = world.command(env!("CARGO_BIN_EXE_agent-trace"), &repository);
+            let mut command = world.command(PROGRAM, &repository);
             command.args(["init", "--json"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
         })
         .collect();
@@ -318,7 +309,7 @@ fn init_killed_anywhere_works_when_run_again() {
             .command("strace", &repository)
             .args(["-o", "/dev/null", "-e"])
             .arg(format!("inject={calls}:signal=KILL:when={when}"))
-            .args([env!("CARGO_BIN_EXE_agent-trace"), "init"])
+            .args([PROGRAM, "init"])
             .output()
             .unwrap();
         let before = fs::read_to_string(repository.join(".git/agent-trace-id")).ok();
@@ -345,7 +336,7 @@ fn init_names_the_data_of_a_peer() {
     fs::create_dir_all(&data).unwrap();
     fs::write(data.join("traces.jsonl"), format!("{}\n", trace(TRACE, "a", 1))).unwrap();
     let run = |args: &[&str]| {
-        let mut command = world.command(env!("CARGO_BIN_EXE_agent-trace"), &repository);
+        let mut command = world.command(PROGRAM, &repository);
         answer(command.env("AGENT_TRACE_HOME", &home).args(args).output().unwrap())
     };
     let said = run(&["init"]).well();
@@ -370,7 +361,7 @@ fn outside_git_a_store_must_be_named() {
     world.run(&["--store", "full", "init"]).fails(2, &["novel.txt", "expected an empty directory"]);
     assert_eq!(fs::read_dir(world.path("full")).unwrap().count(), 1);
     let by_variable = world
-        .command(env!("CARGO_BIN_EXE_agent-trace"), world.root.path())
+        .command(PROGRAM, world.root.path())
         .env("AGENT_TRACE_STORE", "s")
         .args(["status", "--json"])
         .output()
@@ -552,7 +543,7 @@ fn log_lists_newest_first_and_filters() {
 fn a_reader_that_leaves_is_no_failure() {
     let world = World::filled();
     let mut child = world
-        .command(env!("CARGO_BIN_EXE_agent-trace"), world.root.path())
+        .command(PROGRAM, world.root.path())
         .args(["--store", "s", "log"])
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -941,7 +932,7 @@ fn the_tour_holds() {
     let world = World::new();
     let temporary = world.path("tmp");
     fs::create_dir(&temporary).unwrap();
-    let mut command = world.command(env!("CARGO_BIN_EXE_agent-trace"), world.root.path());
+    let mut command = world.command(PROGRAM, world.root.path());
     let tour = answer(command.env("TMPDIR", &temporary).arg("tour").output().unwrap()).well();
     assert!(tour.out.contains("$ agent-trace --store laptop init"), "{}", tour.out);
     assert!(tour.out.trim_end().ends_with("agent-trace init"), "{}", tour.out);

@@ -24,6 +24,10 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 
+use support::{PROGRAM, Random};
+
+mod support;
+
 /// The calls at which to kill, by what they do.
 const GROUPS: [&[&str]; 8] = [
     &["pwrite64"],
@@ -573,25 +577,13 @@ impl Slot {
     }
 
     fn command(&self, program: &str) -> Command {
-        let mut command = Command::new(program);
-        for (name, _) in std::env::vars_os() {
-            let text = name.to_string_lossy().into_owned();
-            if text.starts_with("GIT_") || text.starts_with("AGENT_TRACE") {
-                command.env_remove(name);
-            }
-        }
-        command
-            .current_dir(&self.dir)
-            .env("HOME", self.dir.join("home"))
-            .env("TZ", "UTC")
-            .env("GIT_CONFIG_NOSYSTEM", "1")
-            .env("GIT_CEILING_DIRECTORIES", &self.dir)
-            .stdin(Stdio::null());
+        let mut command = support::command(program, &self.dir, &self.dir.join("home"));
+        command.env("GIT_CEILING_DIRECTORIES", &self.dir);
         command
     }
 
     fn run(&self, args: &[&str]) -> Output {
-        self.command(env!("CARGO_BIN_EXE_agent-trace")).args(args).output().unwrap()
+        self.command(PROGRAM).args(args).output().unwrap()
     }
 
     /// Runs a command on a store; what it says, or why it failed.
@@ -626,7 +618,7 @@ impl Slot {
         let output = self
             .command("strace")
             .args(["-f", "-qq", "-b", "execve", "-o", "/dev/null", "-e", &trace, "-e", &inject])
-            .arg(env!("CARGO_BIN_EXE_agent-trace"))
+            .arg(PROGRAM)
             .args(args)
             .output()
             .unwrap();
@@ -643,7 +635,7 @@ impl Slot {
             .arg(format!("trace={}", GROUPS.concat().join(",")))
             .arg("-o")
             .arg(&record)
-            .arg(env!("CARGO_BIN_EXE_agent-trace"))
+            .arg(PROGRAM)
             .args(args)
             .output()
             .unwrap();
@@ -678,7 +670,7 @@ impl Slot {
     fn verify(&self, store: &[&str]) -> Checked {
         let said = self.ok(store, &["--json", "verify"])?;
         let document: Value = serde_json::from_str(&said).unwrap();
-        if document["ok"] == json!(true) && document["unconfirmed"] == json!(0) { Ok(()) } else { Err(said) }
+        if support::is_sound(&document) { Ok(()) } else { Err(said) }
     }
 
     fn cat(&self, store: &[&str], sha256: &str, file: &Path) -> Checked {
@@ -788,7 +780,7 @@ fn make_data(data: &Path, large: bool, transcripts: &mut Vec<(String, PathBuf)>)
     // What does not compress makes a segment that goes whole.
     let mut text = Vec::new();
     while text.len() < 9_500_000 {
-        let digits: String = (0..4096).map(|_| format!("{:016x}", random.next())).collect();
+        let digits = random.digits(16 * 4096);
         text.extend_from_slice(
             format!("{{\"type\":\"user\",\"sessionId\":\"large\",\"data\":\"{digits}\"}}\n").as_bytes(),
         );
@@ -822,18 +814,14 @@ fn make_peer(
         let commit = format!("{part:08x}{:032x}", number / 3);
         let (conversation, hash) = &blobs[number % 2];
         let (path, moment) = (format!("src/{}.rs", number % 7), time(part * 300 + number));
-        let trace = json!({"version": "2.0", "id": id, "timestamp": moment, "tool": {"name": "claude-code"},
-            "files": [{"path": path, "conversations": [{"id": conversation, "content_sha256": hash,
-                "contributor": {"type": "ai"}, "ranges": [{"start_line": number + 1, "end_line": number + 9}]}]}],
-            "vcs": {"type": "git", "revision": commit},
-            "metadata": {"session_id": format!("p{part}"), "note": random.words(30)}});
+        let conversations = json!([{"id": conversation, "content_sha256": hash, "contributor": {"type": "ai"},
+            "ranges": [{"start_line": number + 1, "end_line": number + 9}]}]);
+        let mut trace = support::trace(&id, &moment, &path, conversations);
+        trace["vcs"] = json!({"type": "git", "revision": commit});
+        trace["metadata"] = json!({"session_id": format!("p{part}"), "note": random.words(30)});
         traces.push_str(&format!("{trace}\n"));
         if number % 3 == 0 {
-            let ledger = json!({"version": "2.0", "commit_sha": commit, "parent_sha": null, "created_at": moment,
-                "committed_at": moment, "trace_ids": [id], "files": {path.as_str(): {"line_attributions": [
-                    {"start_line": 1, "end_line": 2, "trace_id": id}]}}});
-            let link = json!({"commit_sha": commit, "parent_sha": null, "trace_ids": [id], "created_at": moment,
-                "files_changed": [path], "committed_at": moment});
+            let (ledger, link) = support::ledger_and_link(&commit, &id, &moment, &path);
             ledgers.push_str(&format!("{ledger}\n"));
             links.push_str(&format!("{link}\n"));
         }
@@ -873,29 +861,4 @@ fn sha256(bytes: &[u8]) -> String {
 
 fn time(minute: usize) -> String {
     format!("2026-02-{:02}T{:02}:{:02}:00Z", 1 + minute / 1440, minute / 60 % 24, minute % 60)
-}
-
-/// A small generator (splitmix64).
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
-
-    fn below(&mut self, bound: usize) -> usize {
-        usize::try_from(self.next() % bound as u64).unwrap()
-    }
-
-    fn words(&mut self, count: usize) -> String {
-        const WORDS: [&str; 12] = [
-            "the", "parser", "accepts", "a", "trailing", "comma", "where", "it", "stopped", "tests", "cover",
-            "input",
-        ];
-        let words: Vec<&str> = (0..count).map(|_| WORDS[self.below(WORDS.len())]).collect();
-        words.join(" ")
-    }
 }

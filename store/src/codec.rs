@@ -1,9 +1,9 @@
 //! Little-endian integers and lengths, written and read with every bound checked.
 //!
 //! The decoder takes untrusted bytes: it never panics and never allocates; what it returns borrows from the
-//! input. Knows no type of ours.
+//! input. Knows no type of ours but that files begin with a magic and a version.
 
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 
 /// Appends fixed-width little-endian fields to a buffer.
 #[derive(Debug, Default)]
@@ -127,6 +127,20 @@ impl<'a> Decoder<'a> {
     /// Takes eight bytes in two's complement.
     pub fn i64(&mut self) -> Result<i64> {
         Ok(i64::from_le_bytes(self.array()?))
+    }
+
+    /// Takes a magic and a `u32` version. Another magic is another structure, another version a newer one.
+    pub fn format(&mut self, magic: &[u8; 8], version: u32) -> Result<()> {
+        if &self.array::<8>()? != magic {
+            let name = String::from_utf8_lossy(magic);
+            return Err(self.error(&format!("expected magic `{}`", name.trim_end_matches('\0'))));
+        }
+        let found = self.u32()?;
+        if found != version {
+            let message = format!("cannot read {}: version {found} is newer than this program", self.what);
+            return Err(Error::new(ErrorKind::Unsupported, message));
+        }
+        Ok(())
     }
 
     /// Takes a `u32` count of items that each take at least `item_bytes`, so that a false count is found before

@@ -19,7 +19,7 @@
 use agent_trace_store::codec::{Decoder, Encoder};
 use agent_trace_store::event::decode_time;
 use agent_trace_store::writer::{Tip, WriterKey, decode_tips, encode_tips, verify_signature};
-use agent_trace_store::{Error, ErrorKind, Result, Timestamp, WriterId};
+use agent_trace_store::{Result, Timestamp, WriterId};
 
 const MAGIC: &[u8; 8] = b"ATHEAD\0\0";
 const VERSION: u32 = 1;
@@ -67,14 +67,7 @@ impl Head {
     /// Reads a head and checks its signature and those of its tips.
     pub fn decode(bytes: &[u8]) -> Result<Head> {
         let mut decoder = Decoder::new("head", bytes);
-        if &decoder.array::<8>()? != MAGIC {
-            return Err(decoder.error("expected magic `ATHEAD`"));
-        }
-        let version = decoder.u32()?;
-        if version != VERSION {
-            let message = format!("cannot read head: version {version} is newer than this program");
-            return Err(Error::new(ErrorKind::Unsupported, message));
-        }
+        decoder.format(MAGIC, VERSION)?;
         let head = Head {
             remote: decoder.array()?,
             writer: WriterId::from_bytes(decoder.array()?),

@@ -10,7 +10,7 @@
 //! | 4, then 32 each | segments of any writer whose live content stands in those added |
 
 use agent_trace_store::codec::{Decoder, Encoder, length_u32};
-use agent_trace_store::{Error, ErrorKind, Result, SegmentId};
+use agent_trace_store::{Error, Result, SegmentId};
 
 use crate::limits::{MANIFEST_DEPTH_MAX, MANIFEST_SEGMENTS_MAX};
 
@@ -69,14 +69,7 @@ impl Manifest {
             return Err(Error::corrupt("cannot read manifest: its bytes do not have its hash"));
         }
         let mut decoder = Decoder::new("manifest", bytes);
-        if &decoder.array::<8>()? != MAGIC {
-            return Err(decoder.error("expected magic `ATMANIF`"));
-        }
-        let version = decoder.u32()?;
-        if version != VERSION {
-            let message = format!("cannot read manifest: version {version} is newer than this program");
-            return Err(Error::new(ErrorKind::Unsupported, message));
-        }
+        decoder.format(MAGIC, VERSION)?;
         let previous = decoder.array()?;
         let depth = decoder.u32()?;
         if depth > MANIFEST_DEPTH_MAX || (depth == 0) != (previous == NO_MANIFEST) {

@@ -14,9 +14,9 @@ use targets::{Random, TARGETS, mutate};
 const RUNS: u64 = 20_000;
 
 fn input(target: &targets::Target, number: u64) -> Vec<u8> {
-    let mut random = Random(number.wrapping_mul(0x2545_f491_4f6c_dd1d));
+    let mut random = Random::new(number.wrapping_mul(0x2545_f491_4f6c_dd1d));
     if number.is_multiple_of(16) {
-        let length = random.below(200);
+        let length = random.index(200);
         return random.bytes(length);
     }
     let mut bytes = (target.seed)(number / 4);

@@ -32,6 +32,11 @@ impl Random {
         usize::try_from(self.below(length as u64)).expect("below a length")
     }
 
+    /// So many bytes.
+    pub fn bytes(&mut self, count: usize) -> Vec<u8> {
+        (0..count).map(|_| self.draw().to_le_bytes()[0]).collect()
+    }
+
     /// True that many times in a hundred.
     pub fn percent(&mut self, odds: u64) -> bool {
         self.below(100) < odds

@@ -4,8 +4,6 @@
 //! any bytes, must return, and asserts what holds of whatever the decoder accepts. Frame checksums are keyed by a
 //! public nonce, so hostile bytes have valid ones: targets above the frame place their frames themselves.
 
-use std::io;
-
 use agent_trace_store::codec::Decoder;
 use agent_trace_store::env::File;
 use agent_trace_store::event::{Event, Fact, decode_events, encode_events};
@@ -23,6 +21,7 @@ use agent_trace_store::segment::{
 use agent_trace_store::seqs::EventSet;
 use agent_trace_store::writer::{Tip, WriterKey, decode_tips, encode_tips};
 use agent_trace_store::{Error, ErrorKind, EventId, Kind, ObjectId, Seq, Timestamp, WriterId};
+pub use agent_trace_tests::{MemoryFile, Random};
 
 pub mod remotes;
 
@@ -288,34 +287,6 @@ pub fn names(bytes: &[u8]) {
     let _ = (ObjectId::parse(&text), WriterId::parse(&text));
 }
 
-/// A file in memory that is only read.
-pub struct MemoryFile(pub Vec<u8>);
-
-impl File for MemoryFile {
-    fn len(&self) -> io::Result<u64> {
-        Ok(self.0.len() as u64)
-    }
-
-    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
-        let start = usize::try_from(offset).unwrap_or(usize::MAX).min(self.0.len());
-        let count = buffer.len().min(self.0.len() - start);
-        buffer[..count].copy_from_slice(&self.0[start..start + count]);
-        Ok(count)
-    }
-
-    fn write_at(&self, _bytes: &[u8], _offset: u64) -> io::Result<usize> {
-        Err(io::ErrorKind::PermissionDenied.into())
-    }
-
-    fn set_len(&self, _bytes: u64) -> io::Result<()> {
-        Err(io::ErrorKind::PermissionDenied.into())
-    }
-
-    fn sync(&self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
 /// Reads a segment in all ways there are.
 fn read_segment(file: &dyn File) {
     let Ok(header) = SegmentHeader::read(file) else { return };
@@ -417,54 +388,31 @@ fn true_contents(bytes: &[u8], key: &FrameKey, tail: LogTail) -> Contents {
     contents
 }
 
-/// A seeded sequence (SplitMix64), for inputs only.
-pub struct Random(pub u64);
-
-impl Random {
-    /// The next number.
-    pub fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let value = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let value = (value ^ (value >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        value ^ (value >> 31)
-    }
-
-    /// A number below `end`.
-    pub fn below(&mut self, end: usize) -> usize {
-        usize::try_from(self.next() % end.max(1) as u64).expect("below a usize")
-    }
-
-    /// So many bytes.
-    pub fn bytes(&mut self, count: usize) -> Vec<u8> {
-        (0..count).map(|_| self.next().to_le_bytes()[0]).collect()
-    }
-}
-
 /// Changes a few bytes: flips, boundary values, cuts, copies.
 pub fn mutate(random: &mut Random, bytes: &mut Vec<u8>) {
-    for _ in 0..=random.below(4) {
-        let at = random.below(bytes.len() + 1);
-        match random.below(7) {
-            0 if at < bytes.len() => bytes[at] ^= 1 << random.below(8),
-            1 if at < bytes.len() => bytes[at] = [0, 1, 0x7f, 0x80, 0xff][random.below(5)],
+    for _ in 0..=random.index(4) {
+        let at = random.index(bytes.len() + 1);
+        match random.index(7) {
+            0 if at < bytes.len() => bytes[at] ^= 1 << random.index(8),
+            1 if at < bytes.len() => bytes[at] = [0, 1, 0x7f, 0x80, 0xff][random.index(5)],
             2 => {
-                let fill = if random.below(2) == 0 { 0 } else { 255 };
-                let end = (at + [2, 4, 8][random.below(3)]).min(bytes.len());
+                let fill = if random.index(2) == 0 { 0 } else { 255 };
+                let end = (at + [2, 4, 8][random.index(3)]).min(bytes.len());
                 bytes[at..end].fill(fill);
             }
             3 => bytes.truncate(at),
             4 => {
-                let count = random.below(8);
+                let count = random.index(8);
                 let more = random.bytes(count);
                 bytes.splice(at..at, more);
             }
             5 => {
-                let end = (at + random.below(40)).min(bytes.len());
+                let end = (at + random.index(40)).min(bytes.len());
                 let copy = bytes[at..end].to_vec();
                 bytes.splice(at..at, copy);
             }
             _ => {
-                let end = (at + random.below(40)).min(bytes.len());
+                let end = (at + random.index(40)).min(bytes.len());
                 bytes.drain(at..end);
             }
         }
@@ -473,17 +421,17 @@ pub fn mutate(random: &mut Random, bytes: &mut Vec<u8>) {
 
 fn sample_events(random: &mut Random) -> Vec<(Event, EventId)> {
     let mut events: Vec<(Event, EventId)> = Vec::new();
-    for number in 0..=random.below(5) {
-        let follows = number > 0 && random.below(3) > 0;
+    for number in 0..=random.index(5) {
+        let follows = number > 0 && random.index(3) > 0;
         let (writer, seq, previous) = match events.last() {
             Some((last, id)) if follows => (last.writer, last.seq.next(), *id),
             _ => (WriterId::from_bytes([number.to_le_bytes()[0]; 32]), Seq::FIRST, EventId::NONE),
         };
-        let count = random.below(12);
+        let count = random.index(12);
         let key = random.bytes(count).iter().map(|byte| char::from(byte & 0x7f)).collect();
-        let objects = (0..=random.below(2)).map(|_| ObjectId::of(&random.next().to_le_bytes())).collect();
-        let kind = Kind::from_number(random.next().to_le_bytes()[0] % 7);
-        let time = Timestamp::from_micros(random.next().cast_signed() >> 16);
+        let objects = (0..=random.index(2)).map(|_| ObjectId::of(&random.draw().to_le_bytes())).collect();
+        let kind = Kind::from_number(random.draw().to_le_bytes()[0] % 7);
+        let time = Timestamp::from_micros(random.draw().cast_signed() >> 16);
         let event = Event { writer, seq, previous, fact: Fact { kind, key, time, appended: time, objects } };
         let id = event.id();
         events.push((event, id));
@@ -492,34 +440,34 @@ fn sample_events(random: &mut Random) -> Vec<(Event, EventId)> {
 }
 
 fn seed_events(seed: u64) -> Vec<u8> {
-    let (events, ids): (Vec<_>, Vec<_>) = sample_events(&mut Random(seed)).into_iter().unzip();
+    let (events, ids): (Vec<_>, Vec<_>) = sample_events(&mut Random::new(seed)).into_iter().unzip();
     encode_events(&events, &ids)
 }
 
 fn seed_event(seed: u64) -> Vec<u8> {
-    sample_events(&mut Random(seed))[0].0.encode()
+    sample_events(&mut Random::new(seed))[0].0.encode()
 }
 
 fn sample_recipe(random: &mut Random) -> Recipe {
-    let parts: Vec<Part> = (0..=random.below(3))
-        .map(|_| Part { id: ObjectId::of(&random.next().to_le_bytes()), bytes: 1 + random.next() % 9_999 })
+    let parts: Vec<Part> = (0..=random.index(3))
+        .map(|_| Part { id: ObjectId::of(&random.draw().to_le_bytes()), bytes: 1 + random.draw() % 9_999 })
         .collect();
     Recipe { id: ObjectId::of(b"whole"), bytes: parts.iter().map(|part| part.bytes).sum(), parts }
 }
 
 fn seed_recipe(seed: u64) -> Vec<u8> {
-    sample_recipe(&mut Random(seed)).encode()
+    sample_recipe(&mut Random::new(seed)).encode()
 }
 
 fn objects_frame(seed: u64) -> Frame {
-    let mut random = Random(seed);
+    let mut random = Random::new(seed);
     let mut builder = ObjectsBuilder::new();
-    for _ in 0..=random.below(4) {
-        let length = random.below(60);
-        let body = if random.below(2) == 0 { random.bytes(length) } else { seed_json(random.next()) };
+    for _ in 0..=random.index(4) {
+        let length = random.index(60);
+        let body = if random.index(2) == 0 { random.bytes(length) } else { seed_json(random.draw()) };
         builder.add(ObjectId::of(&body), &body);
     }
-    if random.below(2) == 0 {
+    if random.index(2) == 0 {
         builder.add_recipe(&sample_recipe(&mut random));
     }
     builder.finish(&mut Packer::new(Effort::FAST)).frame
@@ -543,7 +491,7 @@ fn seed_frame(seed: u64) -> Vec<u8> {
 }
 
 fn seed_header(seed: u64) -> Vec<u8> {
-    let mut random = Random(seed);
+    let mut random = Random::new(seed);
     let nonce = random.bytes(16).try_into().expect("sixteen bytes");
     let tail = LogTail::empty(WriterId::from_bytes([seed.to_le_bytes()[0]; 32]));
     SegmentHeader { nonce, created: Timestamp::from_micros(1), tail }.encode().to_vec()
@@ -563,36 +511,36 @@ fn seed_tips(seed: u64) -> Vec<u8> {
 }
 
 fn seed_segment(seed: u64) -> Vec<u8> {
-    let mut random = Random(seed);
+    let mut random = Random::new(seed);
     let mut script = Vec::new();
     let mut step = |operation: u8, payload: &[u8]| {
         script.push(operation);
         script.extend_from_slice(&u16::try_from(payload.len()).expect("seeds are small").to_le_bytes());
         script.extend_from_slice(payload);
     };
-    for _ in 0..=random.below(3) {
-        step(0x81, &seed_objects(random.next()));
+    for _ in 0..=random.index(3) {
+        step(0x81, &seed_objects(random.draw()));
         let events = sample_events(&mut random);
         let count = u8::try_from(events.len()).expect("few");
         let (events, ids): (Vec<_>, Vec<_>) = events.into_iter().unzip();
         step(0x82, &encode_events(&events, &ids));
-        if random.below(3) == 0 {
-            step(3, &seed_tips(random.next()));
+        if random.index(3) == 0 {
+            step(3, &seed_tips(random.draw()));
         }
         step(0x0a, &[count]);
     }
-    if random.below(3) > 0 {
+    if random.index(3) > 0 {
         step(0x0c, &[]);
     }
     script
 }
 
 fn seed_event_set(seed: u64) -> Vec<u8> {
-    let mut random = Random(seed);
-    let ranges: Vec<_> = (0..random.below(6))
+    let mut random = Random::new(seed);
+    let ranges: Vec<_> = (0..random.index(6))
         .map(|_| {
-            let first = 1 + random.next() % 50;
-            (WriterId::from_bytes([random.next().to_le_bytes()[0] % 3; 32]), first, first + random.next() % 9)
+            let first = 1 + random.draw() % 50;
+            (WriterId::from_bytes([random.draw().to_le_bytes()[0] % 3; 32]), first, first + random.draw() % 9)
         })
         .collect();
     EventSet::from_ranges(ranges).encode()
@@ -609,15 +557,15 @@ fn seed_json(seed: u64) -> Vec<u8> {
         r#"[[[[[[]]]]],{"":{"":{}}},"\\\"",0]"#,
         "\"\u{e9}\u{1f600}\"",
     ];
-    TEXTS[Random(seed).below(TEXTS.len())].as_bytes().to_vec()
+    TEXTS[Random::new(seed).index(TEXTS.len())].as_bytes().to_vec()
 }
 
 fn seed_timestamp(seed: u64) -> Vec<u8> {
-    Timestamp::from_micros(Random(seed).next().cast_signed() >> 12).to_string().into_bytes()
+    Timestamp::from_micros(Random::new(seed).draw().cast_signed() >> 12).to_string().into_bytes()
 }
 
 fn seed_name(seed: u64) -> Vec<u8> {
     let mut text = ObjectId::of(&seed.to_le_bytes()).to_string();
-    text.truncate(Random(seed).below(65));
+    text.truncate(Random::new(seed).index(65));
     text.into_bytes()
 }

@@ -118,86 +118,86 @@ pub fn footer_copy(bytes: &[u8]) {
 }
 
 fn sample_tips(random: &mut Random) -> Vec<Tip> {
-    (0..random.below(3))
+    (0..random.index(3))
         .map(|_| {
-            let key = WriterKey::from_secret(&[random.next().to_le_bytes()[0]; 32]);
-            let seq = Seq::new(1 + random.next() % 99).expect("not zero");
-            key.tip(seq, EventId::of(&random.next().to_le_bytes()))
+            let key = WriterKey::from_secret(&[random.draw().to_le_bytes()[0]; 32]);
+            let seq = Seq::new(1 + random.draw() % 99).expect("not zero");
+            key.tip(seq, EventId::of(&random.draw().to_le_bytes()))
         })
         .collect()
 }
 
 fn sample_hash(random: &mut Random) -> [u8; 32] {
-    [random.next().to_le_bytes()[0]; 32]
+    [random.draw().to_le_bytes()[0]; 32]
 }
 
 pub(super) fn seed_head(seed: u64) -> Vec<u8> {
-    let random = &mut Random(seed);
+    let random = &mut Random::new(seed);
     let head = Head {
         remote: [4; 16],
         writer: key().id(),
-        generation: 1 + random.next() % 9,
+        generation: 1 + random.draw() % 9,
         previous: sample_hash(random),
         manifest: sample_hash(random),
-        time: Timestamp::from_micros(random.next().cast_signed() >> 16),
+        time: Timestamp::from_micros(random.draw().cast_signed() >> 16),
         tips: sample_tips(random),
     };
     head.encode(&key())
 }
 
 pub(super) fn seed_manifest(seed: u64) -> Vec<u8> {
-    let random = &mut Random(seed);
-    let depth = u32::try_from(random.below(3)).expect("small");
+    let random = &mut Random::new(seed);
+    let depth = u32::try_from(random.index(3)).expect("small");
     let previous = if depth == 0 { NO_MANIFEST } else { [5; 32] };
-    let added = (0..random.below(4))
-        .map(|_| (SegmentId::from_bytes(sample_hash(random)), random.next() % 9_999))
+    let added = (0..random.index(4))
+        .map(|_| (SegmentId::from_bytes(sample_hash(random)), random.draw() % 9_999))
         .collect();
-    let replaces = (0..random.below(3)).map(|_| SegmentId::from_bytes(sample_hash(random))).collect();
+    let replaces = (0..random.index(3)).map(|_| SegmentId::from_bytes(sample_hash(random))).collect();
     Manifest { previous, depth, added, replaces }.encode()
 }
 
 pub(super) fn seed_format(seed: u64) -> Vec<u8> {
-    let id = Random(seed).bytes(16).try_into().expect("sixteen bytes");
+    let id = Random::new(seed).bytes(16).try_into().expect("sixteen bytes");
     encode_format(&id).into_bytes()
 }
 
 pub(super) fn seed_address(seed: u64) -> Vec<u8> {
     const TEXTS: [&str; 4] =
         ["file:///srv/team", "file:///with%20space", "file:///%C3%A9/\u{e9}", "file:///"];
-    TEXTS[Random(seed).below(TEXTS.len())].as_bytes().to_vec()
+    TEXTS[Random::new(seed).index(TEXTS.len())].as_bytes().to_vec()
 }
 
 pub(super) fn seed_state(seed: u64) -> Vec<u8> {
-    let random = &mut Random(seed);
+    let random = &mut Random::new(seed);
     let mut state = State::default();
-    for _ in 0..random.below(4) {
+    for _ in 0..random.index(4) {
         let seen = SeenHead {
-            generation: random.next() % 9,
+            generation: random.draw() % 9,
             hash: sample_hash(random),
             manifest: sample_hash(random),
         };
         state.heads.insert(WriterId::from_bytes(sample_hash(random)), seen);
-        state.segments.insert(SegmentId::from_bytes(sample_hash(random)), random.next() % 9_999);
+        state.segments.insert(SegmentId::from_bytes(sample_hash(random)), random.draw() % 9_999);
         state.replaced.insert(SegmentId::from_bytes(sample_hash(random)));
-        state.held_kinds.insert(Kind::from_number(random.next().to_le_bytes()[0]), random.next() % 99);
+        state.held_kinds.insert(Kind::from_number(random.draw().to_le_bytes()[0]), random.draw() % 99);
     }
     for set in [&mut state.has, &mut state.held, &mut state.evaluated] {
-        *set = EventSet::decode(&seed_event_set(random.next())).expect("a seed is valid");
+        *set = EventSet::decode(&seed_event_set(random.draw())).expect("a seed is valid");
     }
     sample_tips(random).iter().for_each(|tip| state.note_tip(tip));
     state.encode()
 }
 
 pub(super) fn seed_own_head(seed: u64) -> Vec<u8> {
-    let random = &mut Random(seed);
+    let random = &mut Random::new(seed);
     let note = OwnHead {
         writer: WriterId::from_bytes(sample_hash(random)),
-        generation: random.next() % 99,
+        generation: random.draw() % 99,
         before: sample_hash(random),
         after: sample_hash(random),
         manifest: sample_hash(random),
-        depth: u32::try_from(random.below(64)).expect("small"),
-        seq: random.next() % 9_999,
+        depth: u32::try_from(random.index(64)).expect("small"),
+        seq: random.draw() % 9_999,
     };
     note.encode()
 }
