@@ -2,6 +2,7 @@
 //!
 //! Each names its schema. Members are added, never renamed or removed, within one number of a schema.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use agent_trace_store::Kind;
@@ -83,13 +84,13 @@ pub(crate) struct Bad {
 
 /// A line of `log`.
 #[derive(Serialize)]
-pub(crate) struct Log {
+pub(crate) struct Log<'a> {
     pub(crate) schema: &'static str,
     #[serde(flatten)]
     pub(crate) head: Head,
-    pub(crate) session: Option<String>,
-    pub(crate) agent: Option<String>,
-    pub(crate) paths: Vec<String>,
+    pub(crate) session: Option<Cow<'a, str>>,
+    pub(crate) agent: Option<Cow<'a, str>>,
+    pub(crate) paths: Vec<Cow<'a, str>>,
 }
 
 /// What is known of a record without reading it.

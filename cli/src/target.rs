@@ -94,7 +94,8 @@ fn things_named(store: &Store, found: &Found, text: &str) -> Result<BTreeSet<Thi
             }
         }
         if things.is_empty() && fact.kind == Kind::TRANSCRIPT {
-            let names = record::facts(fact.kind, &store.read(&found.record())?).map(|facts| facts.names);
+            let bytes = store.read(&found.record())?;
+            let names = record::facts(fact.kind, &bytes).map(|facts| facts.names);
             let named = names
                 .unwrap_or_default()
                 .iter()

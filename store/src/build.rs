@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 use crate::codec::length_u32;
 use crate::env::{Env, File};
 use crate::error::{Error, Result};
-use crate::event::{Event, encode_events};
+use crate::event::encode_events;
 use crate::frame::{Effort, Frame, FrameKey, FrameKind, Packer};
-use crate::id::{EventId, SegmentId, encode_hex};
+use crate::id::{SegmentId, encode_hex};
 use crate::limits::{BATCH_RAW_BYTES_TARGET, FRAME_EVENTS_MAX, SEGMENT_BYTES_TARGET, SEGMENT_EVENTS_TARGET};
 use crate::log::{Received, hash_file};
 use crate::object::ObjectsFrame;
@@ -121,11 +121,12 @@ impl Builder {
     /// Adds events whose objects are in this segment or known to be elsewhere.
     pub fn received(&mut self, events: &[Received]) -> Result<()> {
         for part in events.chunks(FRAME_EVENTS_MAX) {
-            let (plain, ids): (Vec<Event>, Vec<EventId>) =
-                part.iter().map(|received| (received.event.clone(), received.id)).unzip();
             let place = EventsPlace { first_event: self.contents.events, offset: offset_u32(self.at()) };
             self.contents.events_frames.push(place);
-            let frame = self.packer.frame(FrameKind::Events, &encode_events(&plain, &ids));
+            let frame = self.packer.frame(
+                FrameKind::Events,
+                &encode_events(part.iter().map(|received| (&received.event, received.id))),
+            );
             self.place(&frame)?;
             for received in part {
                 let event = self.contents.events;

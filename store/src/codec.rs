@@ -17,6 +17,11 @@ impl Encoder {
         Encoder::default()
     }
 
+    /// Goes on after what a buffer holds already.
+    pub fn onto(bytes: Vec<u8>) -> Encoder {
+        Encoder { bytes }
+    }
+
     /// Appends one byte.
     pub fn u8(&mut self, value: u8) -> &mut Self {
         self.bytes.push(value);

@@ -66,10 +66,18 @@ pub struct Fact {
 impl Event {
     /// The bytes whose hash is the event's id.
     pub fn encode(&self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        self.encode_into(&mut bytes);
+        bytes
+    }
+
+    fn encode_into(&self, out: &mut Vec<u8>) {
         let fact = &self.fact;
         assert!(fact.key.len() <= KEY_BYTES_MAX, "I10: the key is checked when the fact is made");
         assert!((1..=EVENT_OBJECTS_MAX).contains(&fact.objects.len()), "I10: objects are counted before");
-        let mut encoder = Encoder::new();
+        out.clear();
+        out.reserve(EVENT_FIXED_BYTES + RUN_BYTES + fact.key.len() + 32 * fact.objects.len());
+        let mut encoder = Encoder::onto(std::mem::take(out));
         encoder.u8(EVENT_VERSION).u8(fact.kind.number()).u16(small(fact.key.len()));
         encoder.put(self.writer.as_bytes()).u64(self.seq.get()).put(self.previous.as_bytes());
         encoder.i64(fact.time.micros()).i64(fact.appended.micros()).u16(small(fact.objects.len()));
@@ -77,7 +85,7 @@ impl Event {
         for object in &fact.objects {
             encoder.put(object.as_bytes());
         }
-        encoder.finish()
+        *out = encoder.finish();
     }
 
     /// Reads an encoding back.
@@ -108,7 +116,13 @@ impl Event {
 
     /// The event's id.
     pub fn id(&self) -> EventId {
-        EventId::of(&self.encode())
+        self.id_with(&mut Vec::new())
+    }
+
+    /// The event's id; the buffer is kept from event to event by who needs many.
+    pub fn id_with(&self, buffer: &mut Vec<u8>) -> EventId {
+        self.encode_into(buffer);
+        EventId::of(buffer)
     }
 }
 
@@ -139,24 +153,27 @@ fn decode_tail(decoder: &mut Decoder<'_>, key_bytes: usize, count: usize) -> Res
 }
 
 /// Encodes events for one frame; they need not be of one log, but neighbours that fit are stored as runs.
-pub fn encode_events(events: &[Event], ids: &[EventId]) -> Vec<u8> {
-    assert_eq!(events.len(), ids.len(), "each event comes with its id");
-    assert!(events.len() <= FRAME_EVENTS_MAX, "I10: a frame is filled up to its limit");
-    let mut runs: Vec<(usize, u32)> = Vec::new();
-    for (index, event) in events.iter().enumerate() {
-        let follows = index > 0 && continues(&events[index - 1], ids[index - 1], event);
+pub fn encode_events<'e>(events: impl Iterator<Item = (&'e Event, EventId)> + Clone) -> Vec<u8> {
+    let mut runs: Vec<(&Event, u32)> = Vec::new();
+    let mut before: Option<(&Event, EventId)> = None;
+    let (mut total, mut bytes) = (0, 0);
+    for (event, id) in events.clone() {
+        let follows = before.is_some_and(|(before, id)| continues(before, id, event));
         match runs.last_mut() {
             Some(run) if follows => run.1 += 1,
-            _ => runs.push((index, 1)),
+            _ => runs.push((event, 1)),
         }
+        before = Some((event, id));
+        total += 1;
+        bytes += EVENT_FIXED_BYTES + event.fact.key.len() + 32 * event.fact.objects.len();
     }
-    let mut encoder = Encoder::new();
+    assert!(total <= FRAME_EVENTS_MAX, "I10: a frame is filled up to its limit");
+    let mut encoder = Encoder::onto(Vec::with_capacity(4 + runs.len() * RUN_BYTES + bytes));
     encoder.u32(crate::codec::length_u32(runs.len()));
-    for (first, count) in runs {
-        let event = &events[first];
+    for (event, count) in runs {
         encoder.put(event.writer.as_bytes()).u64(event.seq.get()).put(event.previous.as_bytes()).u32(count);
     }
-    for event in events {
+    for (event, _) in events {
         let fact = &event.fact;
         let objects = u8::try_from(fact.objects.len()).expect("objects of an event are bounded");
         encoder.u8(fact.kind.number()).u8(objects).u16(small(fact.key.len()));
@@ -197,6 +214,7 @@ pub fn decode_events(raw: &[u8]) -> Result<Vec<(Event, EventId)>> {
         return Err(decoder.error("it ends early"));
     }
     let mut events = Vec::with_capacity(total);
+    let mut buffer = Vec::new();
     for (writer, mut seq, mut previous, count) in runs {
         for _ in 0..count {
             let kind = Kind::from_number(decoder.u8()?);
@@ -205,7 +223,7 @@ pub fn decode_events(raw: &[u8]) -> Result<Vec<(Event, EventId)>> {
             let (time, appended) = (decode_time(&mut decoder)?, decode_time(&mut decoder)?);
             let (key, objects) = decode_tail(&mut decoder, key_bytes, objects)?;
             let event = Event { writer, seq, previous, fact: Fact { kind, key, time, appended, objects } };
-            let id = event.id();
+            let id = event.id_with(&mut buffer);
             events.push((event, id));
             seq = seq.next();
             previous = id;

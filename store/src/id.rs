@@ -2,7 +2,10 @@
 //!
 //! An id prints as lower-case hex; `short()` is what people see. Objects, events and segments are named by BLAKE3.
 
+use std::collections::{HashMap, HashSet};
 use std::fmt;
+
+use foldhash::fast::RandomState;
 
 use crate::error::{Error, Result};
 
@@ -83,6 +86,11 @@ impl ObjectId {
     }
 }
 
+/// A map by object id. Ids are hashes of what anyone may choose, so the map's own hash is still seeded, but cheap.
+pub type IdMap<T> = HashMap<ObjectId, T, RandomState>;
+/// A set of object ids.
+pub type IdSet = HashSet<ObjectId, RandomState>;
+
 impl EventId {
     /// The id that the first event of a log has as its previous one.
     pub const NONE: EventId = EventId([0; 32]);
@@ -154,14 +162,23 @@ pub fn decode_hex(text: &str, bytes: &mut [u8]) -> bool {
 }
 
 /// The value of one hex digit.
+#[inline]
 pub fn hex_value(digit: u8) -> Option<u8> {
-    match digit {
-        b'0'..=b'9' => Some(digit - b'0'),
-        b'a'..=b'f' => Some(digit - b'a' + 10),
-        b'A'..=b'F' => Some(digit - b'A' + 10),
-        _ => None,
-    }
+    let value = HEX_VALUES[usize::from(digit)];
+    (value < 16).then_some(value)
 }
+
+/// Digits by byte; 255 where a byte is none.
+const HEX_VALUES: [u8; 256] = {
+    let mut values = [255; 256];
+    let mut value = 0;
+    while value < 16 {
+        values[b"0123456789abcdef"[value as usize] as usize] = value;
+        values[b"0123456789ABCDEF"[value as usize] as usize] = value;
+        value += 1;
+    }
+    values
+};
 
 #[cfg(test)]
 mod tests {

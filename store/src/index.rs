@@ -531,12 +531,16 @@ impl View {
 
     /// Whether the tables of the open segment are those of this one, not of one before or after it.
     pub fn is_open(&self, nonce: &[u8; 16]) -> Result<bool> {
-        let meta = table!(self, META, false);
-        let open = meta.get("open").map_err(damaged)?.map(|value| value.value().to_vec());
+        let open = self.open_number()?;
         let rows = self.segments()?;
-        Ok(rows.iter().any(|(number, row)| {
-            row.nonce == *nonce && open.as_deref() == Some(number.to_be_bytes().as_slice())
-        }))
+        Ok(rows.iter().any(|(number, row)| row.nonce == *nonce && open == Some(*number)))
+    }
+
+    /// The segment whose tables those of the open segment are.
+    pub fn open_number(&self) -> Result<Option<u32>> {
+        let meta = table!(self, META, None);
+        let open = meta.get("open").map_err(damaged)?;
+        Ok(open.and_then(|value| value.value().try_into().ok().map(u32::from_be_bytes)))
     }
 
     /// Names of the open segment whose prefixes are from `low` to `high`.

@@ -3,8 +3,8 @@
 //! One intake belongs to one thread; several work on one store at once. An object that the store holds is not
 //! stored again, a record that it holds makes no second event, so taking the same data in again adds nothing.
 
-use std::collections::HashSet;
 use std::io;
+use std::ops::Range;
 use std::sync::Arc;
 
 use fastcdc::v2020::FastCDC;
@@ -14,7 +14,7 @@ use crate::env::File;
 use crate::error::{Error, Result};
 use crate::event::Fact;
 use crate::frame::{Effort, Packer};
-use crate::id::{ObjectId, encode_hex};
+use crate::id::{IdSet, ObjectId, encode_hex};
 use crate::kind::Kind;
 use crate::limits::{
     BATCH_EVENTS_MAX, CHUNK_BYTES_AVERAGE, CHUNK_BYTES_LEAST, CHUNK_BYTES_MOST, CHUNK_FRAME_BYTES_TARGET,
@@ -98,8 +98,10 @@ pub struct Intake<'a> {
     chunks: ObjectsBuilder,
     frames: Vec<ObjectsFrame>,
     drafts: Vec<Draft>,
-    new: HashSet<ObjectId>,
-    waiting: Vec<(Kind, ObjectId, Vec<u8>, Draft)>,
+    new: IdSet,
+    waiting: Vec<(Range<usize>, Draft)>,
+    /// The bytes of the records that wait.
+    waiting_records: Vec<u8>,
     /// The segments that were there when the first waiting record was asked for.
     asked: Option<Arc<SegmentSet>>,
     taken: Taken,
@@ -119,8 +121,9 @@ impl<'a> Intake<'a> {
             chunks: ObjectsBuilder::new(),
             frames: Vec::new(),
             drafts: Vec::new(),
-            new: HashSet::new(),
+            new: IdSet::default(),
             waiting: Vec::new(),
+            waiting_records: Vec::new(),
             asked: None,
             taken: Taken::default(),
             buffer: Vec::new(),
@@ -134,7 +137,7 @@ impl<'a> Intake<'a> {
         &mut self,
         kind: Kind,
         canonical: &[u8],
-        facts: &Facts,
+        facts: &Facts<'_>,
         time: Timestamp,
         bodies: &[ObjectId],
     ) -> Result<()> {
@@ -150,8 +153,10 @@ impl<'a> Intake<'a> {
         objects.push(id);
         objects.extend_from_slice(bodies);
         let marks = marks_of(facts, &objects);
-        let fact = Fact { kind, key: facts.key.clone(), time, appended: time, objects };
-        self.waiting.push((kind, id, canonical.to_vec(), Draft { fact, marks }));
+        let fact = Fact { kind, key: facts.key.clone().into_owned(), time, appended: time, objects };
+        let start = self.waiting_records.len();
+        self.waiting_records.extend_from_slice(canonical);
+        self.waiting.push((start..self.waiting_records.len(), Draft { fact, marks }));
         if self.waiting.len() >= 256 {
             self.place_waiting()?;
         }
@@ -160,28 +165,30 @@ impl<'a> Intake<'a> {
 
     /// Asks the store about the records that wait, together, and puts the new ones into frames.
     fn place_waiting(&mut self) -> Result<()> {
-        let ids: Vec<ObjectId> = self.waiting.iter().map(|(_, id, _, _)| *id).collect();
+        let ids: Vec<ObjectId> = self.waiting.iter().map(|(_, draft)| draft.fact.objects[0]).collect();
         self.asked.get_or_insert_with(|| self.store.segments());
         let held = self.store.contains_all(&ids)?;
-        for ((kind, id, canonical, draft), held) in std::mem::take(&mut self.waiting).into_iter().zip(held) {
+        for ((place, draft), held) in self.waiting.drain(..).zip(held) {
             if held {
                 self.taken.known += 1;
                 continue;
             }
+            let canonical = &self.waiting_records[place];
             self.taken.bytes += canonical.len() as u64;
-            let builder = match kind {
+            let builder = match draft.fact.kind {
                 Kind::LEDGER | Kind::COMMIT_LINK => &mut self.free,
                 _ => &mut self.held,
             };
             if !builder.fits(canonical.len()) {
                 self.frames.push(builder.finish(&mut self.record_packer));
             }
-            builder.add(id, &canonical);
+            builder.add(draft.fact.objects[0], canonical);
             if builder.raw_bytes() >= RECORD_FRAME_BYTES_TARGET {
                 self.frames.push(builder.finish(&mut self.record_packer));
             }
             self.drafts.push(draft);
         }
+        self.waiting_records.clear();
         let full = self.frames.iter().map(|objects| u64::from(objects.frame.raw_bytes)).sum::<u64>();
         if full >= INTAKE_BYTES_MAX || self.drafts.len() + 256 >= BATCH_EVENTS_MAX {
             self.append()?;

@@ -12,7 +12,7 @@ use crate::env::{Env, File, Lock, LockMode};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Event, Fact, encode_events};
 use crate::frame::{Effort, Frame, FrameKey, FrameKind, Packer, Unpacker};
-use crate::id::{EventId, ObjectId, SegmentId, Seq};
+use crate::id::{EventId, IdSet, ObjectId, SegmentId, Seq};
 use crate::index::{Feed, OpenFeed, SegmentRow};
 use crate::limits::{
     BATCH_BYTES_MAX, BATCH_EVENTS_MAX, FRAME_EVENTS_MAX, LOCK_WAIT_MICROS_MAX, SEGMENT_BYTES_TARGET,
@@ -110,8 +110,15 @@ struct OpenSegment {
     durable: bool,
     /// Where the last batch starts that another process wrote and may not have made durable.
     doubtful: Option<u64>,
+    /// The hash of all up to `end`, where this process has written all of it: the file need not be read to name it.
+    hasher: Option<blake3::Hasher>,
     packer: Packer,
+    /// What a large batch was put together in.
+    out: Vec<u8>,
 }
+
+/// Room for what a batch holds beside its objects: grown only by unusually many events.
+const OUT_RESERVE_BYTES: usize = 2 << 20;
 
 #[derive(Clone, Copy, Default)]
 struct FedMark {
@@ -230,11 +237,12 @@ impl Log {
         drafts.extend(prepared.reissued);
         assert!(drafts.len() + prepared.received.len() <= BATCH_EVENTS_MAX, "I10: batches are bounded");
         let mut events: Vec<Received> = Vec::with_capacity(drafts.len() + prepared.received.len());
+        let mut buffer = Vec::new();
         for draft in drafts {
             let seq = Seq::new(tail.seq + 1).expect("one more than a count is not zero");
             let fact = Fact { appended: now, ..draft.fact };
             let event = Event { writer, seq, previous: tail.event, fact };
-            let id = event.id();
+            let id = event.id_with(&mut buffer);
             tail = LogTail { writer, seq: seq.get(), event: id };
             events.push(Received { event, id, marks: draft.marks });
         }
@@ -340,7 +348,9 @@ impl Log {
             tips: Vec::new(),
             durable: false,
             doubtful: None,
+            hasher: None,
             packer: Packer::new(Effort::FAST),
+            out: Vec::new(),
         };
         open.read(doing, acknowledged, fetch)?;
         // Whoever made it may have died before its name was durable.
@@ -363,6 +373,8 @@ impl Log {
             }
         }
         let file = fs.create(&aside, true).map_err(doing)?;
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(&header.encode());
         file.write_all_at(&header.encode(), 0).map_err(doing)?;
         file.sync().map_err(doing)?;
         fs.rename(&aside, &path).map_err(doing)?;
@@ -385,7 +397,9 @@ impl Log {
             tips: Vec::new(),
             durable: true,
             doubtful: None,
+            hasher: Some(hasher),
             packer: Packer::new(Effort::FAST),
+            out: Vec::new(),
         })
     }
 
@@ -450,7 +464,11 @@ impl Log {
         open.file.write_all_at(&footer, open.end).map_err(doing)?;
         open.file.sync().map_err(doing)?;
         let bytes = open.end + footer.len() as u64;
-        let id = self.name_sealed(&open.path, open.file.as_ref(), bytes)?;
+        let id = match open.hasher.take() {
+            Some(mut hasher) => SegmentId::from_bytes(*hasher.update(&footer).finalize().as_bytes()),
+            None => hash_file(open.file.as_ref(), bytes)?,
+        };
+        self.name_sealed(&open.path, &id)?;
         let from = open.fed.end;
         self.sealed.push((open.header.nonce, from, open.feed(Some(id))));
         self.set_open(None);
@@ -458,13 +476,11 @@ impl Log {
     }
 
     /// Gives a file that ends in a footer its name.
-    fn name_sealed(&self, path: &Path, file: &dyn File, bytes: u64) -> Result<SegmentId> {
-        let id = hash_file(file, bytes)?;
-        let sealed = sealed_path(&self.store, &id);
+    fn name_sealed(&self, path: &Path, id: &SegmentId) -> Result<()> {
+        let sealed = sealed_path(&self.store, id);
         let doing = |error| Error::io(format!("cannot name segment `{}`", sealed.display()), error);
         self.env.fs.rename(path, &sealed).map_err(doing)?;
-        self.sync_segments_dir()?;
-        Ok(id)
+        self.sync_segments_dir()
     }
 
     /// Makes sure that all that can be read of the open segment is durable, so that it may leave (I6).
@@ -554,7 +570,7 @@ pub fn hash_file(file: &dyn File, bytes: u64) -> Result<SegmentId> {
 
 /// The drafts whose records the open segment does not hold, each record once.
 fn fresh(drafts: Vec<Draft>, open: &OpenSegment, earlier: &EarlierIds<'_>) -> Result<Vec<Draft>> {
-    let mut seen = std::collections::HashSet::with_capacity(drafts.len());
+    let mut seen = IdSet::with_capacity_and_hasher(drafts.len(), Default::default());
     let mut fresh: Vec<Draft> = drafts
         .into_iter()
         .filter(|draft| open.ids.get(&draft.fact.objects[0]).is_none() && seen.insert(draft.fact.objects[0]))
@@ -648,7 +664,10 @@ impl OpenSegment {
         tail: LogTail,
         now: crate::time::Timestamp,
     ) -> Result<()> {
-        let mut out = Vec::new();
+        let objects: u64 = frames.iter().map(|objects| objects.frame.file_bytes()).sum();
+        let mut out = std::mem::take(&mut self.out);
+        out.clear();
+        out.reserve(usize::try_from(objects).expect("batches are bounded") + OUT_RESERVE_BYTES);
         let start = self.end;
         let at = |out: &Vec<u8>| start + out.len() as u64;
         let mut added = Contents { events: self.contents.events, ..Contents::default() };
@@ -664,9 +683,8 @@ impl OpenSegment {
             objects.frame.place(&self.key, u64::from(offset), &mut out);
         }
         for part in events.chunks(FRAME_EVENTS_MAX) {
-            let (plain, ids): (Vec<Event>, Vec<EventId>) =
-                part.iter().map(|received| (received.event.clone(), received.id)).unzip();
-            let frame = self.packer.frame(FrameKind::Events, &encode_events(&plain, &ids));
+            let raw = encode_events(part.iter().map(|received| (&received.event, received.id)));
+            let frame = self.packer.frame(FrameKind::Events, &raw);
             let offset = offset_u32(at(&out));
             let first_event = added.events_frames.last().map_or(added.events, |_| {
                 added.events + length_u32(added.events_frames.len() * FRAME_EVENTS_MAX)
@@ -689,8 +707,15 @@ impl OpenSegment {
             Error::io(format!("cannot append to segment `{}`", self.path.display()), error)
         })?;
         self.sync()?;
+        if let Some(hasher) = &mut self.hasher {
+            hasher.update(&out);
+        }
         self.take_in(added, events, tips);
         self.end = start + out.len() as u64;
+        if objects > OUT_RESERVE_BYTES as u64 {
+            // Bulk work: the next batch is as large, and fresh megabytes cost page faults each time.
+            self.out = out;
+        }
         self.batch = commit.batch;
         self.tail = tail;
         Ok(())

@@ -1,11 +1,10 @@
 //! What the open segment holds, as the appending side of this process has read it, for readers that must not wait
 //! for an append in progress.
 
-use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock};
 
-use crate::id::ObjectId;
+use crate::id::{IdMap, ObjectId};
 
 /// Where the objects of one open segment stand: offset of the frame, slot.
 #[derive(Debug)]
@@ -16,7 +15,7 @@ pub struct OpenIds {
     pub nonce: [u8; 16],
     /// Whether the segment was read from its start.
     pub whole: bool,
-    places: RwLock<HashMap<ObjectId, (u32, u32)>>,
+    places: RwLock<IdMap<(u32, u32)>>,
 }
 
 impl OpenIds {

@@ -201,9 +201,10 @@ fn matches(store: &Store, query: &Query, found: &Found) -> Result<bool> {
         return Ok(true);
     }
     // Terms are hashes, and the index is only believed after a look at the record.
-    let Ok(facts) = record::facts(fact.kind, &store.read(&found.record())?) else { return Ok(false) };
-    let session = query.session.as_ref().is_none_or(|session| facts.session.as_ref() == Some(session));
-    Ok(session && query.path.as_ref().is_none_or(|path| facts.paths.contains(path)))
+    let record = store.read(&found.record())?;
+    let Ok(facts) = record::facts(fact.kind, &record) else { return Ok(false) };
+    let session = query.session.as_ref().is_none_or(|session| facts.session.as_deref() == Some(session));
+    Ok(session && query.path.as_ref().is_none_or(|path| facts.paths.iter().any(|given| given == path)))
 }
 
 /// Events that are known by a name, or cite it, if `cites`; the name is complete.
@@ -230,7 +231,8 @@ fn is_named(store: &Store, found: &Found, name: &str, cites: bool) -> Result<boo
     if !cites && (fact.key == name || fact.objects.iter().any(|id| id.to_string() == name)) {
         return Ok(true);
     }
-    let Ok(facts) = record::facts(fact.kind, &store.read(&found.record())?) else { return Ok(false) };
+    let record = store.read(&found.record())?;
+    let Ok(facts) = record::facts(fact.kind, &record) else { return Ok(false) };
     Ok(facts.names.iter().any(|given| match given {
         record::Name::Is(given) => !cites && given == name,
         record::Name::Cites(given) => cites && given == name,
@@ -314,7 +316,8 @@ fn resolve_in(store: &Store, snapshot: &Snapshot, text: &str) -> Result<Vec<Matc
         listed.extend(fact.objects.iter().copied());
         let by_object = fact.objects.iter().any(|id| starts(&id.to_string()));
         let named = by_object || starts(&fact.key) || {
-            let facts = record::facts(fact.kind, &store.read(&found.record())?);
+            let record = store.read(&found.record())?;
+            let facts = record::facts(fact.kind, &record);
             let names = facts.map(|facts| facts.names).unwrap_or_default();
             names.iter().any(|name| matches!(name, record::Name::Is(name) if starts(name)))
         };

@@ -15,33 +15,108 @@ use crate::limits::{KEY_BYTES_MAX, RECORD_FACTS_MAX};
 use crate::time::Timestamp;
 
 /// What a record says of itself and of others.
+///
+/// Text without escapes is borrowed from the record.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Facts {
+pub struct Facts<'a> {
     /// The natural key, under which all versions of the record are found.
-    pub key: String,
+    pub key: Cow<'a, str>,
     /// The record's own time, if it has one that can be read.
     pub time: Option<Timestamp>,
     /// The agent's id of the session.
-    pub session: Option<String>,
+    pub session: Option<Cow<'a, str>>,
     /// The agent or tool that did the work.
-    pub agent: Option<String>,
+    pub agent: Option<Cow<'a, str>>,
     /// The files that it is about, each once, in the order of the record.
-    pub paths: Vec<String>,
+    pub paths: Vec<Cow<'a, str>>,
     /// Its own further names and the names of what it refers to, each once.
-    pub names: Vec<Name>,
+    pub names: Vec<Name<'a>>,
 }
 
 /// A name that a record carries beside its key.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Name {
+pub enum Name<'a> {
     /// Another name of the record itself.
-    Is(String),
+    Is(Cow<'a, str>),
     /// The name of something that the record refers to.
-    Cites(String),
+    Cites(Cow<'a, str>),
+}
+
+impl Facts<'_> {
+    /// The same facts, to be kept longer than the record.
+    pub fn into_owned(self) -> Facts<'static> {
+        let own = |text: Cow<'_, str>| Cow::Owned(text.into_owned());
+        Facts {
+            key: own(self.key),
+            time: self.time,
+            session: self.session.map(own),
+            agent: self.agent.map(own),
+            paths: self.paths.into_iter().map(own).collect(),
+            names: self
+                .names
+                .into_iter()
+                .map(|name| match name {
+                    Name::Is(name) => Name::Is(own(name)),
+                    Name::Cites(name) => Name::Cites(own(name)),
+                })
+                .collect(),
+        }
+    }
+}
+
+/// Says what kind of record an unlabelled JSON object is, if it looks like one, and reads its facts; the bytes are
+/// canonical JSON.
+///
+/// The same as [`detect`] and then [`facts`], in one walk where the record's shape allows it.
+pub fn read(canonical: &[u8]) -> Result<Option<(Kind, Facts<'_>)>> {
+    match read_at_once(canonical) {
+        Some((kind, fields)) => fields.into_facts(kind).map(|facts| Some((kind, facts))),
+        None => detect(canonical).map(|kind| facts(kind, canonical).map(|facts| (kind, facts))).transpose(),
+    }
+}
+
+/// Reads a record whose kind shows in its first member, as it does in every trace, ledger and commit-link of the
+/// known forms: `files` as an array, `commit_sha` as a text. Anything else is nothing, and read the long way.
+fn read_at_once(canonical: &[u8]) -> Option<(Kind, Fields<'_>)> {
+    let mut fields = Fields::default();
+    let mut reader = Reader::new(canonical);
+    if reader.shape()? != Shape::Object || !reader.enter_object().ok()? {
+        return None;
+    }
+    let (mut files, mut trace_ids, mut dated, mut first) = (None, false, false, None);
+    while let Some(key) = reader.next_key().ok()? {
+        let shape = reader.shape()?;
+        match (key, shape) {
+            (b"commit_sha", Shape::String) | (b"files", Shape::Array) if first.is_none() => first = Some(key),
+            _ if first.is_none() => return None,
+            _ => {}
+        }
+        match key {
+            b"files" => files = Some(shape),
+            b"trace_ids" => trace_ids = shape == Shape::Array,
+            b"version" | b"timestamp" => dated = true,
+            // What `detect` takes for a trace or a ledger before it looks at what stands first.
+            b"id" if first == Some(b"commit_sha") => return None,
+            b"commit_sha" if first == Some(b"files") => return None,
+            _ => {}
+        }
+        match first {
+            Some(b"files") => read_trace_member(&mut reader, key, &mut fields).ok()?,
+            _ => read_commit_member(&mut reader, key, &mut fields).ok()?,
+        }
+    }
+    reader.finish().ok()?;
+    let kind = match (first, files) {
+        (Some(b"files"), _) if fields.key.is_some() && dated => Kind::TRACE,
+        (Some(b"commit_sha"), Some(Shape::Object)) => Kind::LEDGER,
+        (Some(b"commit_sha"), _) if trace_ids => Kind::COMMIT_LINK,
+        _ => return None,
+    };
+    Some((kind, fields))
 }
 
 /// Reads the facts of one record; the bytes are canonical JSON.
-pub fn facts(kind: Kind, canonical: &[u8]) -> Result<Facts> {
+pub fn facts(kind: Kind, canonical: &[u8]) -> Result<Facts<'_>> {
     let mut fields = Fields::default();
     let read = match kind {
         Kind::TRACE => read_record(canonical, &mut fields, read_trace_member),
@@ -60,9 +135,9 @@ pub fn facts(kind: Kind, canonical: &[u8]) -> Result<Facts> {
 }
 
 /// The facts of bytes of which nothing is known: their BLAKE3 is their key.
-pub fn raw_facts(bytes: &[u8]) -> Facts {
+pub fn raw_facts(bytes: &[u8]) -> Facts<'static> {
     Facts {
-        key: ObjectId::of(bytes).to_string(),
+        key: Cow::Owned(ObjectId::of(bytes).to_string()),
         time: None,
         session: None,
         agent: None,
@@ -177,8 +252,8 @@ fn key_name(kind: Kind) -> &'static str {
     }
 }
 
-impl Fields<'_> {
-    fn into_facts(self, kind: Kind) -> Result<Facts> {
+impl<'a> Fields<'a> {
+    fn into_facts(self, kind: Kind) -> Result<Facts<'a>> {
         let missing = |name: &str| {
             Err(Error::invalid(format!(
                 "cannot read {kind}: expected `{name}` to be a string that is not empty"
@@ -187,8 +262,8 @@ impl Fields<'_> {
         let Some(key) = self.key else { return missing(key_name(kind)) };
         let key = match (kind, &self.time) {
             (Kind::SUMMARY, None) => return missing("created_at"),
-            (Kind::SUMMARY, Some(time)) => format!("{key}:{time}"),
-            _ => key.into_owned(),
+            (Kind::SUMMARY, Some(time)) => Cow::Owned(format!("{key}:{time}")),
+            _ => key,
         };
         if key.len() > KEY_BYTES_MAX {
             return Err(Error::invalid(format!(
@@ -203,14 +278,14 @@ impl Fields<'_> {
             )));
         }
         let parse = |text: Option<Cow<'_, str>>| text.and_then(|text| Timestamp::parse(&text));
-        let is = self.is.map(|name| Name::Is(name.into_owned()));
-        let cites = self.cites.items.into_iter().map(|name| Name::Cites(name.into_owned()));
+        let is = self.is.map(Name::Is);
+        let cites = self.cites.items.into_iter().map(Name::Cites);
         Ok(Facts {
             key,
             time: parse(self.time).or_else(|| parse(self.time_else)),
-            session: self.session.or(self.session_else).map(Cow::into_owned),
-            agent: self.agent.map(Cow::into_owned),
-            paths: self.paths.items.into_iter().map(Cow::into_owned).collect(),
+            session: self.session.or(self.session_else),
+            agent: self.agent,
+            paths: self.paths.items,
             names: is.into_iter().chain(cites).collect(),
         })
     }
@@ -560,8 +635,8 @@ mod tests {
         out
     }
 
-    fn read(kind: Kind, text: &str) -> Facts {
-        facts(kind, &canonical(text)).unwrap_or_else(|error| panic!("{text}: {error}"))
+    fn read(kind: Kind, text: &str) -> Facts<'static> {
+        facts(kind, canonical(text).leak()).unwrap_or_else(|error| panic!("{text}: {error}"))
     }
 
     #[track_caller]
@@ -571,8 +646,8 @@ mod tests {
         assert_eq!(error.kind(), crate::error::ErrorKind::Invalid, "{text}");
     }
 
-    fn cites(names: &[&str]) -> Vec<Name> {
-        names.iter().map(|name| Name::Cites((*name).to_owned())).collect()
+    fn cites<'a>(names: &[&'a str]) -> Vec<Name<'a>> {
+        names.iter().map(|name| Name::Cites((*name).into())).collect()
     }
 
     fn time(text: &str) -> Option<Timestamp> {
@@ -609,11 +684,11 @@ mod tests {
         assert_eq!(
             read(Kind::TRACE, TRACE),
             Facts {
-                key: TRACE_ID.to_owned(),
+                key: TRACE_ID.into(),
                 time: time("2026-11-20T07:19:55.158873Z"),
-                session: Some("s1".to_owned()),
-                agent: Some("claude-code".to_owned()),
-                paths: vec!["fib.py".to_owned()],
+                session: Some("s1".into()),
+                agent: Some("claude-code".into()),
+                paths: vec!["fib.py".into()],
                 names: cites(&[SHA, COMMIT]),
             }
         );
@@ -641,11 +716,11 @@ mod tests {
         assert_eq!(
             read(Kind::LEDGER, LEDGER),
             Facts {
-                key: COMMIT.to_owned(),
+                key: COMMIT.into(),
                 time: time("2026-11-20T07:20:00Z"),
                 session: None,
                 agent: None,
-                paths: vec!["a.py".to_owned(), "src/é \"q\".py".to_owned()],
+                paths: vec!["a.py".into(), "src/é \"q\".py".into()],
                 names: cites(&["0123456789012345678901234567890123456789", TRACE_ID]),
             }
         );
@@ -659,11 +734,11 @@ mod tests {
         assert_eq!(
             read(Kind::COMMIT_LINK, COMMIT_LINK),
             Facts {
-                key: COMMIT.to_owned(),
+                key: COMMIT.into(),
                 time: time("2026-11-20T07:20:00Z"),
                 session: None,
                 agent: None,
-                paths: vec!["b.py".to_owned(), "a.py".to_owned()],
+                paths: vec!["b.py".into(), "a.py".into()],
                 names: cites(&[TRACE_ID, "t2"]),
             }
         );
@@ -678,9 +753,9 @@ mod tests {
         assert_eq!(
             read(Kind::SUMMARY, SUMMARY),
             Facts {
-                key: format!("{SHA}:2026-11-20T07:20:00+00:00"),
+                key: format!("{SHA}:2026-11-20T07:20:00+00:00").into(),
                 time: time("2026-11-20T07:20:00Z"),
-                session: Some("s1".to_owned()),
+                session: Some("s1".into()),
                 agent: None,
                 paths: vec![],
                 names: cites(&[SHA]),
@@ -692,7 +767,7 @@ mod tests {
         TranscriptRecord {
             conversation_id: "c\"1".to_owned(),
             session_id: Some("s1".to_owned()),
-            agent: Some("claude-code".to_owned()),
+            agent: Some("claude-code".into()),
             content_sha256: SHA.to_owned(),
             size: u64::MAX,
             created_at: Timestamp::parse("2026-11-20T07:20:00.5Z").unwrap(),
@@ -711,12 +786,12 @@ mod tests {
         assert_eq!(
             facts(Kind::TRANSCRIPT, &bytes).unwrap(),
             Facts {
-                key: "c\"1".to_owned(),
+                key: "c\"1".into(),
                 time: time("2026-11-20T07:20:00.5Z"),
-                session: Some("s1".to_owned()),
-                agent: Some("claude-code".to_owned()),
+                session: Some("s1".into()),
+                agent: Some("claude-code".into()),
                 paths: vec![],
-                names: vec![Name::Is(SHA.to_owned())],
+                names: vec![Name::Is(SHA.into())],
             }
         );
         assert_eq!(detect(&bytes), None);
@@ -795,11 +870,11 @@ mod tests {
         assert_eq!(
             read_odd,
             Facts {
-                key: "x".to_owned(),
+                key: "x".into(),
                 time: None,
                 session: None,
                 agent: None,
-                paths: vec!["p".to_owned()],
+                paths: vec!["p".into()],
                 names: cites(&["c"]),
             }
         );
@@ -930,6 +1005,27 @@ mod tests {
             } else {
                 prop_assert_eq!(cut.replace('-', "").len() < 4 || cut.replace('-', "").len() > 64, true);
             }
+        }
+
+        #[test]
+        fn one_walk_reads_what_two_read(
+            members in prop::collection::btree_map(
+                prop::sample::select(vec![
+                    "commit_sha", "conversation_id", "created_at", "files", "files_changed", "id", "metadata", "summary",
+                    "timestamp", "tool", "trace_ids", "vcs", "version", "agent",
+                ]),
+                prop::sample::select(vec![
+                    "\"\"", "\"x\"", "\"2026-11-20T07:19:55Z\"", "1", "null", "{}", "[]", "[\"a\",\"b\"]", "{\"a.py\":{}}",
+                    "[{\"path\":\"p\",\"conversations\":[{\"id\":\"c\"}]}]", "{\"name\":\"n\",\"session_id\":\"s\"}",
+                ]),
+                0..9,
+            ),
+        ) {
+            let members: Vec<String> = members.iter().map(|(key, value)| format!("\"{key}\":{value}")).collect();
+            let bytes = canonical(&format!("{{{}}}", members.join(",")));
+            let told = |error: Error| error.message().to_owned();
+            let two = detect(&bytes).map(|kind| facts(kind, &bytes).map(|facts| (kind, facts))).transpose();
+            prop_assert_eq!(super::read(&bytes).map_err(told), two.map_err(told));
         }
 
         #[test]

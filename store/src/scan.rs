@@ -291,10 +291,17 @@ impl Term {
     }
 
     fn hashed(sort: u8, text: &str) -> Term {
-        let mut hasher = blake3::Hasher::new();
-        hasher.update(&[sort]);
-        hasher.update(text.as_bytes());
-        Term(hasher.finalize().as_bytes()[..8].try_into().expect("a hash has 32 bytes"))
+        // Most texts are short, and hashing one short piece is several times faster than a hasher with state.
+        let mut short = [0; 128];
+        short[0] = sort;
+        let hash = match short.get_mut(1..=text.len()) {
+            Some(room) => {
+                room.copy_from_slice(text.as_bytes());
+                blake3::hash(&short[..=text.len()])
+            }
+            None => blake3::Hasher::new().update(&[sort]).update(text.as_bytes()).finalize(),
+        };
+        Term(hash.as_bytes()[..8].try_into().expect("a hash has 32 bytes"))
     }
 }
 
@@ -318,8 +325,11 @@ pub fn object_prefix(id: &ObjectId) -> [u8; 8] {
 }
 
 /// The marks of a record whose facts have been read and whose event lists these objects.
-pub fn marks_of(facts: &record::Facts, objects: &[ObjectId]) -> Marks {
-    let mut marks = Marks::default();
+pub fn marks_of(facts: &record::Facts<'_>, objects: &[ObjectId]) -> Marks {
+    let mut marks = Marks {
+        names: Vec::with_capacity(1 + objects.len() + facts.names.len()),
+        terms: Vec::with_capacity(usize::from(facts.session.is_some()) + facts.paths.len()),
+    };
     marks.names.push((record::name_prefix(&facts.key), false));
     marks.names.extend(objects.iter().map(|id| (object_prefix(id), false)));
     for name in &facts.names {

@@ -489,14 +489,14 @@ impl Contents {
         };
         for page in ids.chunks(ID_PAGE_ENTRIES) {
             directory.id_fences.push(page[0].id.as_bytes()[..8].try_into().expect("an id has 32 bytes"));
-            let raw = page.iter().flat_map(IdEntry::encode).collect();
+            let raw = encode_page(page, IdEntry::encode);
             let at = offset + out.len() as u64;
             Frame::plain(FrameKind::Ids, raw).place(key, at, &mut out);
         }
         directory.names_start = offset + out.len() as u64;
         for page in names.chunks(NAME_PAGE_ENTRIES) {
             directory.name_fences.push(page[0].prefix);
-            let raw = page.iter().flat_map(NameEntry::encode).collect();
+            let raw = encode_page(page, NameEntry::encode);
             let at = offset + out.len() as u64;
             Frame::plain(FrameKind::Names, raw).place(key, at, &mut out);
         }
@@ -512,6 +512,14 @@ impl Contents {
         Frame::plain(FrameKind::Trailer, trailer.finish()).place(key, at, &mut out);
         out
     }
+}
+
+fn encode_page<T, const N: usize>(entries: &[T], encode: impl Fn(&T) -> [u8; N]) -> Vec<u8> {
+    let mut raw = Vec::with_capacity(entries.len() * N);
+    for entry in entries {
+        raw.extend_from_slice(&encode(entry));
+    }
+    raw
 }
 
 /// A sealed segment's footer, read and checked.
@@ -638,7 +646,11 @@ impl Filter {
         let words = *id.as_bytes();
         (0..FILTER_PROBES).map(move |probe| {
             let word = words[probe * 4..probe * 4 + 4].try_into().expect("an id has eight words");
-            u32::from_le_bytes(word) as usize % bits
+            // A division of 32 bits is much cheaper, and this one is made for each object and segment.
+            match u32::try_from(bits) {
+                Ok(bits) => (u32::from_le_bytes(word) % bits) as usize,
+                Err(_) => u32::from_le_bytes(word) as usize,
+            }
         })
     }
 }

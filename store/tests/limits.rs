@@ -22,7 +22,7 @@ use agent_trace_store::json::canonicalize;
 use agent_trace_store::limits::*;
 use agent_trace_store::log::{Draft, Prepared};
 use agent_trace_store::object::{Objects, ObjectsBuilder, ObjectsFrame, Part, Recipe};
-use agent_trace_store::record::facts;
+use agent_trace_store::record::{Facts, facts};
 use agent_trace_store::scan::{Marks, next_frame};
 use agent_trace_store::segment::{Commit, HEADER_BYTES, LogTail, read_footer};
 use agent_trace_store::segments::SegmentSet;
@@ -169,8 +169,8 @@ fn events() {
     let apart: Vec<Event> = (0..FRAME_EVENTS_MAX)
         .map(|number| Event { writer: WriterId::from_bytes([number as u8; 32]), ..event(0, 1) })
         .collect();
-    let ids: Vec<EventId> = apart.iter().map(Event::id).collect();
-    assert_eq!(decode_events(&encode_events(&apart, &ids)).unwrap().len(), FRAME_EVENTS_MAX);
+    let raw = encode_events(apart.iter().map(|event| (event, event.id())));
+    assert_eq!(decode_events(&raw).unwrap().len(), FRAME_EVENTS_MAX);
 }
 
 #[test]
@@ -189,7 +189,7 @@ fn json() {
         canonical(format!("\"{}\"", "x".repeat(n - 2)).as_bytes())
     });
     check("key", KEY_BYTES_MAX, ErrorKind::Invalid, |n| {
-        facts(Kind::TRACE, format!("{{\"id\":\"{}\"}}", "k".repeat(n)).as_bytes())
+        facts(Kind::TRACE, format!("{{\"id\":\"{}\"}}", "k".repeat(n)).as_bytes()).map(Facts::into_owned)
     });
     check("facts", RECORD_FACTS_MAX, ErrorKind::Invalid, |n| {
         let ids: Vec<String> = (0..n).map(|id| format!("\"{id}\"")).collect();
@@ -197,6 +197,7 @@ fn json() {
             Kind::COMMIT_LINK,
             format!("{{\"commit_sha\":\"x\",\"trace_ids\":[{}]}}", ids.join(",")).as_bytes(),
         )
+        .map(Facts::into_owned)
     });
 }
 
@@ -443,7 +444,7 @@ fn a_record_that_is_taken_in() {
     };
     check("record", RECORD_BYTES_MAX, ErrorKind::Invalid, record);
     let long = |n: usize| {
-        let facts = agent_trace_store::record::Facts { key: "k".repeat(n), ..facts.clone() };
+        let facts = Facts { key: "k".repeat(n).into(), ..facts.clone() };
         Intake::new(&store).record(Kind::TRACE, b"{}", &facts, Timestamp::default(), &[])
     };
     check("key", KEY_BYTES_MAX, ErrorKind::Invalid, long);

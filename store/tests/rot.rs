@@ -93,7 +93,7 @@ impl Growing<'_> {
             let bytes = if kind == Kind::LEDGER { ledger(number) } else { trace(number) };
             let facts = facts(kind, &bytes).unwrap();
             intake.record(kind, &bytes, &facts, facts.time.unwrap_or(Timestamp::MIN), &[]).unwrap();
-            self.keys.push(facts.key.clone());
+            self.keys.push(facts.key.clone().into_owned());
             self.objects.push((ObjectId::of(&bytes), bytes));
         }
         intake.finish().unwrap();
@@ -127,12 +127,12 @@ impl Growing<'_> {
             source: None,
         };
         let bytes = record.encode();
-        let facts = facts(Kind::TRANSCRIPT, &bytes).unwrap();
+        let facts = facts(Kind::TRANSCRIPT, &bytes).unwrap().into_owned();
         intake.record(Kind::TRANSCRIPT, &bytes, &facts, record.created_at, &[body.id]).unwrap();
         intake.finish().unwrap();
         self.objects.push((body.id, content));
         self.objects.push((ObjectId::of(&bytes), bytes));
-        self.keys.push(facts.key);
+        self.keys.push(facts.key.into_owned());
     }
 }
 

@@ -233,7 +233,8 @@ fn add_freed(
             Kind::TRACE => &[Kind::TRANSCRIPT, Kind::SUMMARY],
             _ => continue,
         };
-        let Ok(facts) = facts(event.fact.kind, &store.read(&event.fact.objects[0])?) else { continue };
+        let record = store.read(&event.fact.objects[0])?;
+        let Ok(facts) = facts(event.fact.kind, &record) else { continue };
         for name in facts.names {
             let Name::Cites(name) = name else { continue };
             let mut found = question::named(store, snapshot, &name, false)?;

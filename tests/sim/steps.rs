@@ -256,7 +256,7 @@ impl World {
 
     fn offer(&mut self, kind: Kind, bytes: Vec<u8>) -> ObjectId {
         let id = ObjectId::of(&bytes);
-        self.offered.insert(id, facts(kind, &bytes).expect("a sound record"));
+        self.offered.insert(id, facts(kind, &bytes).expect("a sound record").into_owned());
         self.contents.insert(id, Rc::new(bytes));
         id
     }
@@ -508,7 +508,13 @@ impl World {
         let about = facts(Kind::TRACE, &record).expect("a sound record");
         let object = ObjectId::of(&record);
         let time = about.time.expect("a trace has a time");
-        let fact = Fact { kind: Kind::TRACE, key: about.key, time, appended: time, objects: vec![object] };
+        let fact = Fact {
+            kind: Kind::TRACE,
+            key: about.key.into_owned(),
+            time,
+            appended: time,
+            objects: vec![object],
+        };
         let (writer, seq, previous) = match victim {
             // Far beyond what the victim ever writes here.
             Some(writer) => (writer, Seq::new(1_000_000).expect("not zero"), EventId::from_bytes([7; 32])),
@@ -572,9 +578,9 @@ impl Named {
             for name in world.offered[&event.fact.objects[0]].names.clone() {
                 match name {
                     Name::Cites(name) if kind == Kind::LEDGER => {
-                        named.traces.insert(name);
+                        named.traces.insert(name.into_owned());
                     }
-                    Name::Cites(name) => named.conversations.push((name, *seat)),
+                    Name::Cites(name) => named.conversations.push((name.into_owned(), *seat)),
                     Name::Is(_) => {}
                 }
             }

@@ -165,7 +165,7 @@ pub(crate) struct World {
     /// The bytes of every record and body ever offered.
     pub(crate) contents: BTreeMap<ObjectId, Rc<Vec<u8>>>,
     /// Every record ever offered.
-    pub(crate) offered: BTreeMap<ObjectId, Facts>,
+    pub(crate) offered: BTreeMap<ObjectId, Facts<'static>>,
     /// What the remote was durably seen to hold.
     pub(crate) published: BTreeMap<Seat, EventId>,
     /// Those who forge.

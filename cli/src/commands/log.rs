@@ -1,5 +1,7 @@
 //! `log`: lists records, newest first.
 
+use std::borrow::Cow;
+
 use agent_trace_store::question::{self, Found, Query};
 use agent_trace_store::record::{self, Facts};
 use agent_trace_store::store::Snapshot;
@@ -76,9 +78,10 @@ fn of_commit(store: &Store, snapshot: &Snapshot, commit: &str, query: &Query) ->
     found.dedup_by_key(|found| (found.event.fact.kind, found.record()));
     let mut kept = Vec::new();
     for found in found {
-        let Ok(facts) = record::facts(found.event.fact.kind, &store.read(&found.record())?) else { continue };
-        let session = query.session.as_ref().is_none_or(|session| facts.session.as_ref() == Some(session));
-        if session && query.path.as_ref().is_none_or(|path| facts.paths.contains(path)) {
+        let record = store.read(&found.record())?;
+        let Ok(facts) = record::facts(found.event.fact.kind, &record) else { continue };
+        let session = query.session.as_ref().is_none_or(|session| facts.session.as_deref() == Some(session));
+        if session && query.path.as_ref().is_none_or(|path| facts.paths.iter().any(|given| given == path)) {
             kept.push(found);
         }
         if Some(kept.len()) == query.limit {
@@ -96,7 +99,7 @@ fn print(context: &Context, store: &Store, found: &Found, zone: &TimeZone) -> Re
     let facts = record::facts(fact.kind, &bytes).ok();
     if ui.is_json() {
         let facts = facts.unwrap_or_else(|| Facts {
-            key: String::new(),
+            key: Cow::Borrowed(""),
             time: None,
             session: None,
             agent: None,
@@ -120,7 +123,7 @@ fn print(context: &Context, store: &Store, found: &Found, zone: &TimeZone) -> Re
 }
 
 /// The key, and the files where there are any. Long keys of hex digits are cut: their beginning finds them too.
-fn summary(found: &Found, facts: Option<&Facts>) -> String {
+fn summary(found: &Found, facts: Option<&Facts<'_>>) -> String {
     let key = found.event.fact.key.as_str();
     // The key of a summary ends in its time, which is shown already.
     let key = if found.event.fact.kind == Kind::SUMMARY { key.split(':').next().unwrap_or(key) } else { key };

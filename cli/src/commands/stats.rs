@@ -1,5 +1,6 @@
 //! `stats`: records by kind, agent and month. Reads every record once, segment by segment.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashSet};
 
 use agent_trace_store::store::{Handle, Snapshot, read_events};
@@ -133,7 +134,7 @@ fn agent(store: &Store, event: &Counted) -> Result<(u64, Option<String>)> {
         return Ok((0, Some("git".to_owned())));
     }
     let bytes = store.read(&event.record)?;
-    let agent = record::facts(event.kind, &bytes).ok().and_then(|facts| facts.agent);
+    let agent = record::facts(event.kind, &bytes).ok().and_then(|facts| facts.agent).map(Cow::into_owned);
     Ok((bytes.len() as u64, agent))
 }
 

@@ -6,6 +6,7 @@
 use std::io;
 use std::sync::Mutex;
 
+use agent_trace_store::intake::{Intake, Taken};
 use agent_trace_store::json::{Canonicalizer, is_lenient_object};
 use agent_trace_store::limits::RECORD_BYTES_MAX;
 use agent_trace_store::record::{self, Facts};
@@ -255,6 +256,14 @@ impl<'b> Iterator for Lines<'b> {
     }
 }
 
+/// Where records of one thread go.
+struct Outlet<'w, 's> {
+    intake: &'w mut Intake<'s>,
+    taken: &'w mut Taken,
+    skipped_since: &'w mut u64,
+    asked: &'w mut Vec<ObjectId>,
+}
+
 /// Where records come from.
 struct Taking<'a> {
     job: &'a Job<'a>,
@@ -285,12 +294,14 @@ impl Taking<'_> {
         if bytes.is_empty() {
             return Ok(());
         }
-        let Worker { pins, records, .. } = worker;
-        records.canonical.clear();
-        let read = match records.canonicalizer.canonicalize(bytes, &mut records.canonical) {
-            Ok(()) => read(&records.canonical),
+        let Worker { intake, taken, skipped_since, pins, records } = worker;
+        let Buffers { canonical, canonicalizer, asked, found, .. } = records;
+        let mut outlet = Outlet { intake, taken, skipped_since, asked };
+        canonical.clear();
+        let read = match canonicalizer.canonicalize(bytes, canonical) {
+            Ok(()) => read(canonical),
             Err(error) if is_lenient_object(bytes) => {
-                return self.keep_raw(worker, bytes, line, &format!("no canonical JSON: {error}"));
+                return self.keep_raw(&mut outlet, bytes, line, &format!("no canonical JSON: {error}"));
             }
             Err(error) => Err(format!("invalid JSON: {error}")),
         };
@@ -303,51 +314,48 @@ impl Taking<'_> {
         };
         if let Some((number, layout)) = self.layout.filter(|_| kind == Kind::TRACE) {
             // A trace whose names cannot be read pins nothing.
-            let _ = pins.note(number, layout, &records.canonical, facts.session.as_deref());
+            let _ = pins.note(number, layout, canonical, facts.session.as_deref());
         }
-        if let Some(found) = Kind::KNOWN.iter().position(|known| *known == kind) {
-            records.found[found] += 1;
+        if let Some(number) = Kind::KNOWN.iter().position(|known| *known == kind) {
+            found[number] += 1;
         }
-        self.take(worker, kind, None, &facts)
+        self.take(&mut outlet, kind, canonical, &facts)
     }
 
     /// Keeps a line of which no canonical form says what it means, byte for byte (I11).
-    fn keep_raw(&self, worker: &mut Worker<'_>, bytes: &[u8], line: u64, reason: &str) -> Result<()> {
+    fn keep_raw(&self, outlet: &mut Outlet<'_, '_>, bytes: &[u8], line: u64, reason: &str) -> Result<()> {
         let modified = self.job.sources[self.source].metadata.modified;
         if self.job.since.is_none_or(|since| modified >= since) {
             self.job.note_kept(self.source, line, reason);
         }
         self.job.count(self.source, Kind::UNKNOWN, 1);
-        self.take(worker, Kind::UNKNOWN, Some(bytes), &record::raw_facts(bytes))
+        self.take(outlet, Kind::UNKNOWN, bytes, &record::raw_facts(bytes))
     }
 
-    /// Hands a record over to the intake; its bytes are those given, else the canonical ones.
-    fn take(&self, worker: &mut Worker<'_>, kind: Kind, raw: Option<&[u8]>, facts: &Facts) -> Result<()> {
-        let Worker { intake, taken, skipped_since, records, .. } = worker;
-        let bytes = raw.unwrap_or(&records.canonical);
+    /// Hands a record over to the intake.
+    fn take(&self, outlet: &mut Outlet<'_, '_>, kind: Kind, bytes: &[u8], facts: &Facts<'_>) -> Result<()> {
         let time = facts.time.unwrap_or(self.job.sources[self.source].metadata.modified);
         if self.job.since.is_some_and(|since| time < since) {
-            *skipped_since += 1;
+            *outlet.skipped_since += 1;
             return Ok(());
         }
         if !self.job.dry_run {
-            return intake.record(kind, bytes, facts, time, &[]);
+            return outlet.intake.record(kind, bytes, facts, time, &[]);
         }
-        records.asked.push(ObjectId::of(bytes));
-        if records.asked.len() < ASKED_TOGETHER {
+        outlet.asked.push(ObjectId::of(bytes));
+        if outlet.asked.len() < ASKED_TOGETHER {
             return Ok(());
         }
-        let held = self.job.store.contains_all(&records.asked)?;
-        records.asked.clear();
-        count_held(taken, &held);
+        let held = self.job.store.contains_all(outlet.asked)?;
+        outlet.asked.clear();
+        count_held(outlet.taken, &held);
         Ok(())
     }
 }
 
-fn read(canonical: &[u8]) -> Result<(Kind, Facts), String> {
-    let kind = record::detect(canonical).ok_or("expected an Agent Trace record, found something else")?;
-    let facts = record::facts(kind, canonical).map_err(|error| error.message().to_owned())?;
-    Ok((kind, facts))
+fn read(canonical: &[u8]) -> Result<(Kind, Facts<'_>), String> {
+    let read = record::read(canonical).map_err(|error| error.message().to_owned())?;
+    Ok(read.ok_or("expected an Agent Trace record, found something else")?)
 }
 
 /// Asks the store about the records of a dry run that still wait.
@@ -357,7 +365,7 @@ fn ask(job: &Job<'_>, worker: &mut Worker<'_>) -> Result<()> {
     Ok(())
 }
 
-fn count_held(taken: &mut agent_trace_store::intake::Taken, held: &[bool]) {
+fn count_held(taken: &mut Taken, held: &[bool]) {
     let known = held.iter().filter(|held| **held).count() as u64;
     taken.known += known;
     taken.events += held.len() as u64 - known;

@@ -130,13 +130,13 @@ pub fn recipe(bytes: &[u8]) {
 /// The content of an events frame.
 pub fn events(bytes: &[u8]) {
     let Ok(decoded) = decode_events(bytes) else { return };
-    let (events, ids): (Vec<Event>, Vec<EventId>) = decoded.iter().cloned().unzip();
     for (event, id) in &decoded {
         assert_eq!(event.id(), *id);
         assert_eq!(&Event::decode(&event.encode()).expect("an event of a frame is an event"), event);
     }
     // Two runs that fit become one, so the bytes may differ; the events do not.
-    let again = decode_events(&encode_events(&events, &ids)).expect("what was decoded can be encoded");
+    let again = encode_events(decoded.iter().map(|(event, id)| (event, *id)));
+    let again = decode_events(&again).expect("what was decoded can be encoded");
     assert_eq!(again, decoded);
 }
 
@@ -440,8 +440,8 @@ fn sample_events(random: &mut Random) -> Vec<(Event, EventId)> {
 }
 
 fn seed_events(seed: u64) -> Vec<u8> {
-    let (events, ids): (Vec<_>, Vec<_>) = sample_events(&mut Random::new(seed)).into_iter().unzip();
-    encode_events(&events, &ids)
+    let events = sample_events(&mut Random::new(seed));
+    encode_events(events.iter().map(|(event, id)| (event, *id)))
 }
 
 fn seed_event(seed: u64) -> Vec<u8> {
@@ -522,8 +522,7 @@ fn seed_segment(seed: u64) -> Vec<u8> {
         step(0x81, &seed_objects(random.draw()));
         let events = sample_events(&mut random);
         let count = u8::try_from(events.len()).expect("few");
-        let (events, ids): (Vec<_>, Vec<_>) = events.into_iter().unzip();
-        step(0x82, &encode_events(&events, &ids));
+        step(0x82, &encode_events(events.iter().map(|(event, id)| (event, *id))));
         if random.index(3) == 0 {
             step(3, &seed_tips(random.draw()));
         }
