@@ -14,7 +14,8 @@ use agent_trace_store::layout::{read_small, write_durably};
 use agent_trace_store::limits::LOCK_WAIT_MICROS_MAX;
 use agent_trace_store::lock::lock;
 use agent_trace_store::{Error, ErrorKind, Store};
-use agent_trace_sync::remote::{Address, Remote};
+use agent_trace_sync::address::{Plaintext, RemoteUrl};
+use agent_trace_sync::remote::Remote;
 use serde_json::{Map, Value, json};
 
 use crate::report::Failure;
@@ -40,8 +41,8 @@ pub(crate) struct Named {
 
 impl Named {
     /// Where it lies.
-    pub(crate) fn address(&self) -> Result<Address, Failure> {
-        Ok(Address::parse(&self.url)?)
+    pub(crate) fn address(&self) -> Result<RemoteUrl, Failure> {
+        Ok(RemoteUrl::parse(&self.url, Plaintext::Loopback)?)
     }
 }
 
@@ -219,8 +220,12 @@ impl Remotes {
 
 /// Reads where a remote lies, and refuses a folder that holds something else.
 pub(crate) fn check_url(env: &Env, url: &str) -> Result<(), Failure> {
-    let address = Address::parse(url)?;
-    let Address::Folder(folder) = &address;
+    let address = RemoteUrl::parse(url, Plaintext::Loopback)?;
+    let RemoteUrl::Folder(folder) = &address else {
+        // Says why.
+        Remote::open(env, &address, false)?;
+        return Ok(());
+    };
     let entries = match env.fs.list(folder) {
         Ok(entries) => entries,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
