@@ -1,7 +1,10 @@
 //! What can be written on the command line, as plain data; reading it does nothing else.
 
+use std::convert::Infallible;
 use std::ffi::OsString;
+use std::fmt;
 use std::path::PathBuf;
+use std::str::FromStr;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
@@ -169,32 +172,24 @@ pub(crate) struct Cat {
 #[derive(Clone, Debug, Subcommand)]
 pub(crate) enum Remote {
     /// Add a remote
-    Add {
-        /// Lower-case letters, digits, `.`, `_`, `-`; at most 64
-        name: String,
-        /// file:///path of a folder, which may be absent or empty
-        url: String,
-    },
+    Add(RemoteAdd),
     /// List the remotes
     List,
-    /// Show one remote
+    /// Show one remote, its token masked
     Show {
         /// The remote
         name: String,
     },
     /// Change where a remote lies
-    SetUrl {
-        /// The remote
-        name: String,
-        /// file:///path of a folder, which may be absent or empty
-        url: String,
-    },
-    /// Forget a remote; what it holds stays as it is
+    SetUrl(RemoteSetUrl),
+    /// Change the token of a remote
+    SetToken(RemoteSetToken),
+    /// Forget a remote and its token; what it holds stays as it is
     Remove {
         /// The remote
         name: String,
     },
-    /// Rename a remote
+    /// Rename a remote; its token goes with it
     Rename {
         /// The name it has
         old: String,
@@ -206,6 +201,90 @@ pub(crate) enum Remote {
         /// The remote
         name: String,
     },
+}
+
+/// `remote add`
+#[derive(Args, Clone, Debug)]
+pub(crate) struct RemoteAdd {
+    /// Lower-case letters, digits, `.`, `_`, `-`; at most 64
+    pub(crate) name: String,
+    /// https://host/org/project, https://host/at/org/project, or file:///path of a folder, which may be absent or empty
+    pub(crate) url: String,
+    #[command(flatten)]
+    pub(crate) token: TokenSource,
+    /// Create the project on the service too, or the folder
+    #[arg(long)]
+    pub(crate) create: bool,
+    /// With --create, what people call the project
+    #[arg(long = "name", value_name = "TEXT", requires = "create", id = "title")]
+    pub(crate) title: Option<String>,
+    /// With --create, what the project is
+    #[arg(long, value_name = "TEXT", requires = "create")]
+    pub(crate) description: Option<String>,
+    /// Allow http to another machine: the token and all records can be read and changed on the way
+    #[arg(long)]
+    pub(crate) insecure_http: bool,
+}
+
+/// `remote set-url`
+#[derive(Args, Clone, Debug)]
+pub(crate) struct RemoteSetUrl {
+    /// The remote
+    pub(crate) name: String,
+    /// https://host/org/project, https://host/at/org/project, or file:///path of a folder, which may be absent or empty
+    pub(crate) url: String,
+    /// Allow http to another machine: the token and all records can be read and changed on the way
+    #[arg(long)]
+    pub(crate) insecure_http: bool,
+}
+
+/// `remote set-token`
+#[derive(Args, Clone, Debug)]
+#[command(group = clap::ArgGroup::new("source").args(["token", "token_stdin", "token_file", "token_command", "token_env"]).required(true))]
+pub(crate) struct RemoteSetToken {
+    /// The remote
+    pub(crate) name: String,
+    #[command(flatten)]
+    pub(crate) token: TokenSource,
+}
+
+/// Where a token comes from; at most one of them.
+#[derive(Args, Clone, Debug)]
+#[group(multiple = false)]
+pub(crate) struct TokenSource {
+    /// The token itself, which then stands in the shell's history and in the list of processes
+    #[arg(long, value_name = "TOKEN")]
+    pub(crate) token: Option<Secret>,
+    /// Read the token from stdin
+    #[arg(long)]
+    pub(crate) token_stdin: bool,
+    /// Read the token from a file, once
+    #[arg(long, value_name = "FILE")]
+    pub(crate) token_file: Option<PathBuf>,
+    /// Take the token that a shell command prints, once
+    #[arg(long, value_name = "COMMAND")]
+    pub(crate) token_command: Option<String>,
+    /// Look for the token in this variable each time; only its name is kept
+    #[arg(long, value_name = "VAR")]
+    pub(crate) token_env: Option<String>,
+}
+
+/// A secret on the command line, which is not printed with the other arguments.
+#[derive(Clone)]
+pub(crate) struct Secret(pub(crate) String);
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret")
+    }
+}
+
+impl FromStr for Secret {
+    type Err = Infallible;
+
+    fn from_str(text: &str) -> Result<Secret, Infallible> {
+        Ok(Secret(text.to_owned()))
+    }
 }
 
 /// `push`

@@ -184,6 +184,10 @@ pub(crate) struct RemoteStatus {
     pub(crate) known: bool,
     pub(crate) unpushed: u64,
     pub(crate) held_back: u64,
+    /// Whether it is reached over the network without encryption.
+    pub(crate) insecure_http: bool,
+    /// Why it cannot be used as it is.
+    pub(crate) problem: Option<String>,
 }
 
 /// `stats`
@@ -199,12 +203,31 @@ pub(crate) struct Stats {
     pub(crate) bytes: Bytes,
 }
 
-/// `remote list` and `remote show`: one line for each remote.
+/// `remote`: one line for each remote.
 #[derive(Serialize)]
 pub(crate) struct Remote {
     pub(crate) schema: &'static str,
     #[serde(flatten)]
     pub(crate) remote: RemoteStatus,
+    pub(crate) service: Option<Service>,
+    pub(crate) token: Option<Token>,
+}
+
+/// What the URL of a service says.
+#[derive(Serialize)]
+pub(crate) struct Service {
+    pub(crate) base_url: String,
+    pub(crate) org: String,
+    pub(crate) project: String,
+    pub(crate) gateway: bool,
+}
+
+/// Where the token of a remote is; never the token.
+#[derive(Serialize)]
+pub(crate) struct Token {
+    pub(crate) from: &'static str,
+    pub(crate) variable: Option<String>,
+    pub(crate) masked: Option<String>,
 }
 
 /// `push`

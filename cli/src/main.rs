@@ -5,6 +5,7 @@
 
 mod args;
 mod commands;
+mod document;
 mod git;
 #[allow(unreachable_pub, reason = "written as a crate would be")]
 mod import;

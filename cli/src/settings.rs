@@ -42,6 +42,19 @@ impl Settings {
     }
 }
 
+/// The variable that creates projects on a service; it is used for nothing else.
+pub(crate) const ADMIN_SECRET: &str = "AGENT_TRACE_ADMIN_SECRET";
+
+/// The secret in a variable; one that is not set or empty is none.
+pub(crate) fn secret(name: &str) -> Result<Option<String>, Failure> {
+    let Some(value) = std::env::var_os(name).filter(|value| !value.is_empty()) else { return Ok(None) };
+    // What it is not is not shown.
+    value
+        .into_string()
+        .map(Some)
+        .map_err(|_| Error::invalid(format!("the variable `{name}` is no text")).into())
+}
+
 /// The zone in which times are read and shown.
 pub(crate) fn time_zone() -> TimeZone {
     TimeZone::system()

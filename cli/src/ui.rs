@@ -5,7 +5,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::fmt::Display;
-use std::io::{self, BufRead, BufWriter, IsTerminal, Write};
+use std::io::{self, BufRead, BufWriter, IsTerminal, Read, Write};
 use std::rc::Rc;
 use std::sync::Mutex;
 
@@ -256,6 +256,18 @@ impl Ui {
             .read_line(&mut answer)
             .map_err(|error| Error::io("cannot read the answer", error))?;
         Ok(Some(matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes")))
+    }
+
+    /// Reads stdin to its end, which must come soon.
+    pub(crate) fn input(&self, bytes_max: u64) -> Result<Vec<u8>> {
+        self.flush()?;
+        let mut bytes = Vec::new();
+        let read = io::stdin().lock().take(bytes_max + 1).read_to_end(&mut bytes);
+        read.map_err(|error| Error::io("cannot read stdin", error))?;
+        if bytes.len() as u64 > bytes_max {
+            return Err(Error::invalid(format!("cannot read stdin: expected at most {bytes_max} bytes")));
+        }
+        Ok(bytes)
     }
 
     /// Shows how long work goes on, where somebody looks.

@@ -730,7 +730,9 @@ fn remotes_are_kept_with_what_is_not_known_of_them() {
     fs::write(&file, document.to_string()).unwrap();
     world.on(&["remote", "add", "team", &url("other")]).fails(2, &["already", "set-url"]);
     world.on(&["remote", "add", "Team", &url("other")]).fails(2, &["cannot name a remote `Team`"]);
-    world.on(&["remote", "add", "web", "https://x.example/a"]).fails(2, &["expected `file:///path`"]);
+    world
+        .on(&["remote", "add", "web", "https://x.example/a"])
+        .fails(2, &["expected `https://<host>[:port]/<org>/<project>`"]);
     world.on(&["remote", "add", "web", "file://x"]).fails(2, &["expected `file:///path`"]);
     world.on(&["remote", "add", "data", &url("data")]).fails(2, &["is no remote"]);
     world.on(&["remote", "add", "spare", &url("spare")]).well();

@@ -13,6 +13,8 @@
 //! Deliberately absent: encryption, sockets and services, which come behind the same `Transport`.
 
 pub mod limits;
+pub mod address;
+pub mod token;
 pub mod head;
 pub mod manifest;
 pub mod transport;

@@ -1,5 +1,11 @@
 //! Every bound of what is read from a remote, with its unit last (I10).
 
+/// The URL of a remote.
+pub const URL_BYTES_MAX: usize = 2048;
+/// The name of an organisation or project of a service.
+pub const SLUG_BYTES_MAX: usize = 64;
+/// A token for a service.
+pub const TOKEN_BYTES_MAX: usize = 4096;
 /// The `format` file of a remote.
 pub const FORMAT_BYTES_MAX: u64 = 4096;
 /// Wait for another push or pull of the same store.

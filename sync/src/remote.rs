@@ -4,7 +4,6 @@
 //! new segments, never the segments themselves.
 
 use std::collections::HashSet;
-use std::path::PathBuf;
 
 use agent_trace_store::env::{Env, Lock, LockMode};
 use agent_trace_store::id::{decode_hex, encode_hex};
@@ -14,6 +13,7 @@ use agent_trace_store::seqs::EventSet;
 use agent_trace_store::writer::Tip;
 use agent_trace_store::{Error, ErrorKind, Result, SegmentId, Store, WriterId};
 
+use crate::address::RemoteUrl;
 use crate::head::{Head, RemoteId, head_hash};
 use crate::limits::{
     EXCHANGE_WAIT_MICROS_MAX, FORMAT_BYTES_MAX, HEAD_BYTES_MAX, HEADS_MAX, MANIFEST_BYTES_MAX,
@@ -28,51 +28,6 @@ use crate::transport::{Folder, Transport};
 pub(crate) const FORMAT_KEY: &str = "format";
 const FORMAT_FIRST: &str = "agent-trace remote 1";
 
-/// Where a remote lies.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Address {
-    /// A folder, `file:///path`.
-    Folder(PathBuf),
-}
-
-impl Address {
-    /// Reads a URL.
-    pub fn parse(url: &str) -> Result<Address> {
-        let path = url.strip_prefix("file://").and_then(percent_decode);
-        match path {
-            Some(path) if path.starts_with('/') && !path.contains('\0') => Ok(Address::Folder(path.into())),
-            _ => Err(Error::invalid(format!("cannot read remote address `{url}`: expected `file:///path`"))),
-        }
-    }
-
-    /// The text under which the state of a remote at this address is remembered.
-    pub fn name(&self) -> String {
-        match self {
-            Address::Folder(path) => format!("file://{}", path.display()),
-        }
-    }
-}
-
-fn percent_decode(text: &str) -> Option<String> {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let [first, after @ ..] = rest {
-        rest = after;
-        if *first == b'%' {
-            let mut byte = [0; 1];
-            let digits = std::str::from_utf8(rest.get(..2)?).ok()?;
-            if !decode_hex(digits, &mut byte) {
-                return None;
-            }
-            bytes.push(byte[0]);
-            rest = &rest[2..];
-        } else {
-            bytes.push(*first);
-        }
-    }
-    String::from_utf8(bytes).ok()
-}
-
 /// A remote, reachable.
 pub struct Remote {
     transport: Box<dyn Transport>,
@@ -83,8 +38,15 @@ pub struct Remote {
 impl Remote {
     /// Opens a remote; `create` makes its layout in an empty or absent folder. Without `create` such a folder opens
     /// as a remote that holds nothing.
-    pub fn open(env: &Env, address: &Address, create: bool) -> Result<Remote> {
-        let Address::Folder(dir) = address;
+    pub fn open(env: &Env, address: &RemoteUrl, create: bool) -> Result<Remote> {
+        let dir = match address {
+            RemoteUrl::Folder(dir) => dir,
+            RemoteUrl::Service(service) => {
+                let message =
+                    format!("cannot reach `{service}`: this version exchanges records with folders only");
+                return Err(Error::new(ErrorKind::Unsupported, message));
+            }
+        };
         let folder = Folder::new(env, dir);
         let mut id = read_format(&folder)?;
         if id.is_none() {
@@ -355,7 +317,7 @@ pub struct Unpushed {
 }
 
 /// Counts what is unpushed, without asking the remote.
-pub fn unpushed(store: &Store, address: &Address) -> Result<Unpushed> {
+pub fn unpushed(store: &Store, address: &RemoteUrl) -> Result<Unpushed> {
     let held = store.held(&store.snapshot()?)?;
     let Some(id) = State::remote_at(store, &address.name())? else {
         return Ok(Unpushed { new: held.len(), held_back: 0, known: false });

@@ -7,7 +7,6 @@ use agent_trace_store::{EventId, SegmentId, Seq, Timestamp};
 use agent_trace_sync::head::Head;
 use agent_trace_sync::limits::{MANIFEST_DEPTH_MAX, MANIFEST_SEGMENTS_MAX};
 use agent_trace_sync::manifest::{Manifest, NO_MANIFEST};
-use agent_trace_sync::remote::Address;
 use proptest::prelude::*;
 
 fn head() -> (WriterKey, Head) {
@@ -74,22 +73,6 @@ fn a_manifest_comes_back_at_its_limits_and_not_beyond() {
     check(&Manifest { replaces: many, ..Manifest::default() }, false);
     let bytes = Manifest { added: vec![segment], ..Manifest::default() }.encode();
     assert!(Manifest::decode(&[0; 32], &bytes).is_err(), "under another name");
-}
-
-#[test]
-fn addresses_are_absolute_folders() {
-    for (url, valid) in [
-        ("file:///srv/team", true),
-        ("file:///with%20space", true),
-        ("file://relative", false),
-        ("file:///nul%00", false),
-        ("file:///bad%zz", false),
-        ("/srv/team", false),
-        ("https://host/org/project", false),
-        ("", false),
-    ] {
-        assert_eq!(Address::parse(url).is_ok(), valid, "{url}");
-    }
 }
 
 proptest! {

@@ -10,9 +10,10 @@ use agent_trace_store::progress::Silent;
 use agent_trace_store::question::{self, Query};
 use agent_trace_store::record::{TranscriptRecord, facts};
 use agent_trace_store::{Kind, ObjectId, Store, Timestamp};
+use agent_trace_sync::address::RemoteUrl;
 use agent_trace_sync::pull::{PullOptions, PullReport, pull};
 use agent_trace_sync::push::{PushOptions, PushReport, push};
-use agent_trace_sync::remote::{Address, Remote};
+use agent_trace_sync::remote::Remote;
 
 fn trace(number: u32) -> Vec<u8> {
     format!(
@@ -64,7 +65,7 @@ fn add_transcript(disk: &SimDisk, store: &Store, conversation: &str, content: &[
 }
 
 fn send(env: &Env, store: &Store, at: &str, options: &PushOptions) -> PushReport {
-    let address = Address::parse(&format!("file://{at}")).unwrap();
+    let address = RemoteUrl::Folder(at.into());
     push(store, &Remote::open(env, &address, true).unwrap(), options, &Silent).unwrap()
 }
 
@@ -73,7 +74,7 @@ fn full() -> PushOptions {
 }
 
 fn fetch(env: &Env, store: &Store, at: &str) -> PullReport {
-    let address = Address::parse(&format!("file://{at}")).unwrap();
+    let address = RemoteUrl::Folder(at.into());
     let remote = Remote::open(env, &address, false).unwrap();
     let report = pull(store, &remote, &PullOptions::default(), &Silent).unwrap();
     assert_eq!((&report.refused, &report.forks), (&Vec::new(), &Vec::new()));
@@ -241,7 +242,7 @@ fn a_restored_store_replaces_nothing_and_goes_on_under_a_new_writer() {
     assert!(report.new_writer);
     assert_ne!(restored.writer(), writer);
     let other = Store::open(&env, Path::new("/b")).unwrap();
-    let address = Address::parse("file:///remote").unwrap();
+    let address = RemoteUrl::Folder("/remote".into());
     let remote = Remote::open(&env, &address, false).unwrap();
     pull(&other, &remote, &PullOptions::default(), &Silent).unwrap();
     assert!(records(&other).len() >= 8, "what was pushed before the backup was restored is still there");
@@ -271,7 +272,7 @@ fn a_fork_is_reported_and_both_sides_are_kept() {
     send(&env, &restored, "/second", &full());
     let store = &stores[1];
     fetch(&env, store, "/first");
-    let remote = Remote::open(&env, &Address::parse("file:///second").unwrap(), false).unwrap();
+    let remote = Remote::open(&env, &RemoteUrl::Folder("/second".into()), false).unwrap();
     let report = pull(store, &remote, &PullOptions::default(), &Silent).unwrap();
     assert_eq!(report.forks.len(), 1, "{:?}", report.forks);
     let ids = records(store);

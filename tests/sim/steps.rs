@@ -19,11 +19,12 @@ use agent_trace_store::scan::marks;
 use agent_trace_store::segment::LogTail;
 use agent_trace_store::writer::WriterKey;
 use agent_trace_store::{Error, EventId, Kind, ObjectId, Seq, Store, Timestamp};
+use agent_trace_sync::address::RemoteUrl;
 use agent_trace_sync::head::Head;
 use agent_trace_sync::manifest::Manifest;
 use agent_trace_sync::pull::{PullOptions, pull};
 use agent_trace_sync::push::{PushOptions, PushReport, push};
-use agent_trace_sync::remote::{Address, Remote};
+use agent_trace_sync::remote::Remote;
 use agent_trace_sync::transport::{Folder, Transport};
 use agent_trace_tests::{MemoryFile, commit_link, ledger, lines, summary, trace};
 
@@ -44,8 +45,8 @@ enum Trouble {
 type Durable = bool;
 
 /// The remote, as everybody names it.
-pub(crate) fn address() -> Address {
-    Address::parse(&format!("file://{REMOTE}")).expect("a valid address")
+pub(crate) fn address() -> RemoteUrl {
+    RemoteUrl::Folder(REMOTE.into())
 }
 
 impl World {

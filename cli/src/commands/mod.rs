@@ -27,6 +27,7 @@ use jiff::tz::TimeZone;
 use crate::args::Command;
 use crate::json;
 use crate::project::{self, Place};
+use crate::remotes::Files;
 use crate::report::{Done, Failure};
 use crate::settings::{self, Settings};
 use crate::time::{self, Edge};
@@ -54,6 +55,11 @@ impl Context {
             self.ui.warn(&format!("segment `{path}` cannot be read: {}", unreadable.error));
         }
         Ok((place, store))
+    }
+
+    /// Where the remotes of a store are kept.
+    fn files<'a>(&'a self, place: &'a Place, store: &'a Store) -> Files<'a> {
+        Files { store, place, home: self.settings.home.as_deref() }
     }
 
     /// Reads a time, if one is given.

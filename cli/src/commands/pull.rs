@@ -15,8 +15,8 @@ use crate::ui::{self, Ui};
 pub(super) fn run(context: &Context, args: &args::Pull) -> Result<Done, Failure> {
     let options =
         PullOptions { since: context.time(args.since.as_deref(), Edge::First)?, dry_run: args.dry_run };
-    let (_, store) = context.open()?;
-    let remote = Remotes::read(&store)?.pick(args.remote.as_deref())?;
+    let (place, store) = context.open()?;
+    let remote = Remotes::read(&context.files(&place, &store))?.pick(args.remote.as_deref())?;
     let report = take(context, &store, &remote, &options)?;
     if context.ui.is_json() {
         context.ui.json(&to_json(&remote, options.dry_run, &report))?;

@@ -1,86 +1,270 @@
-//! `remote`: which remotes there are.
+//! `remote`: which remotes there are, and which tokens they are given.
+//!
+//! What is given is read and checked before anything is written. A token goes into a file that only its user reads, and
+//! is never printed.
 
-use agent_trace_store::Store;
+use agent_trace_store::{Error, ErrorKind, Store};
+use agent_trace_sync::address::{Plaintext, RemoteUrl, ServiceUrl};
+use agent_trace_sync::remote::Remote;
 
 use super::{Context, status};
 use crate::args;
 use crate::json;
-use crate::remotes::{self, Named, Remotes};
+use crate::remotes::{self, Files, Given, Named, Remotes, TokenRef, Tokens};
 use crate::report::{Done, Failure};
 use crate::sanitize;
+use crate::settings;
+use crate::ui::Ui;
 
 pub(super) fn run(context: &Context, command: &args::Remote) -> Result<Done, Failure> {
-    let (_, store) = context.open()?;
+    let (place, store) = context.open()?;
+    let files = context.files(&place, &store);
     match command {
-        args::Remote::Add { name, url } => {
-            remotes::check_url(&context.env, url)?;
-            Remotes::change(&store, |remotes| remotes.add(name, url))?;
-            tell(context, &store, name, "Added")?;
+        args::Remote::Add(args) => add(context, &files, args)?,
+        args::Remote::List => {
+            let remotes = Remotes::read(&files)?;
+            warn_of_hidden(&context.ui, &remotes);
+            list(context, &files, &remotes.list())?;
         }
-        args::Remote::List => list(context, &store, &Remotes::read(&store)?.list())?,
-        args::Remote::Show { name } => show(context, &store, &Remotes::read(&store)?.get(name)?)?,
-        args::Remote::SetUrl { name, url } => {
-            Remotes::read(&store)?.get(name)?;
-            remotes::check_url(&context.env, url)?;
-            Remotes::change(&store, |remotes| remotes.set_url(name, url))?;
-            tell(context, &store, name, "Changed")?;
-        }
-        args::Remote::Remove { name } => {
-            let remote = Remotes::read(&store)?.get(name)?;
-            Remotes::change(&store, |remotes| remotes.remove(name))?;
-            if !context.ui.is_json() {
-                let url = sanitize::line(&remote.url).into_owned();
-                context.ui.line(format_args!("Removed remote {name}; {url} is as it was"))?;
-            }
-        }
+        args::Remote::Show { name } => show(context, &files, &Remotes::read(&files)?.get(name)?)?,
+        args::Remote::SetUrl(args) => set_url(context, &files, args)?,
+        args::Remote::SetToken(args) => set_token(context, &files, args)?,
+        args::Remote::Remove { name } => remove(context, &files, name)?,
         args::Remote::Rename { old, new } => {
-            Remotes::change(&store, |remotes| remotes.rename(old, new))?;
-            tell(context, &store, new, "Renamed")?;
+            files.rename(old, new)?;
+            tell(context, &files, new, "Renamed")?;
         }
         args::Remote::Default { name } => {
-            Remotes::change(&store, |remotes| remotes.set_default(name))?;
-            tell(context, &store, name, "Default is")?;
+            files.set_default(name)?;
+            tell(context, &files, name, "Default is")?;
         }
     }
     Ok(Done::Well)
 }
 
-/// Says what became of a remote.
-fn tell(context: &Context, store: &Store, name: &str, what: &str) -> Result<(), Failure> {
-    let remote = Remotes::read(store)?.get(name)?;
-    if context.ui.is_json() {
-        return list(context, store, &[remote]);
+fn add(context: &Context, files: &Files<'_>, args: &args::RemoteAdd) -> Result<(), Failure> {
+    let address = read_url(context, &args.url, args.insecure_http)?;
+    Remotes::read(files)?.check_new(&args.name, &args.url)?;
+    let given = Given::read(&context.env, &context.ui, &args.token)?;
+    if let (RemoteUrl::Folder(_), Some(_)) = (&address, &given) {
+        return Err(no_token_for_folders(&args.name));
     }
-    let (name, url) = (context.ui.name(&remote.name), sanitize::line(&remote.url));
+    if let RemoteUrl::Service(service) = &address {
+        warn(&context.ui, &check(service, given.as_ref())?);
+    }
+    if args.create {
+        create(context, &address, given.as_ref(), args)?;
+    }
+    files.add(&args.name, &address, &args.url, given.as_ref())?;
+    tell(context, files, &args.name, "Added")?;
+    if matches!(address, RemoteUrl::Service(_)) && given.is_none() {
+        context.ui.hint(&format!("agent-trace remote set-token {} --token-stdin", args.name));
+    }
+    Ok(())
+}
+
+fn set_url(context: &Context, files: &Files<'_>, args: &args::RemoteSetUrl) -> Result<(), Failure> {
+    let remote = Remotes::read(files)?.get(&args.name)?;
+    let address = read_url(context, &args.url, args.insecure_http)?;
+    if let (RemoteUrl::Service(service), Some(reference)) = (&address, &remote.token) {
+        let given = match reference {
+            TokenRef::Variable(name) => Some(Given::Variable(name.clone())),
+            _ => files.tokens().resolve(reference)?.map(Given::Token),
+        };
+        warn(&context.ui, &check(service, given.as_ref())?);
+        let before = remote.address().ok();
+        if !matches!(&before, Some(RemoteUrl::Service(before)) if before.host_url() == service.host_url()) {
+            context.ui.warn(&format!(
+                "the token of `{}` goes to `{}` from now on",
+                args.name,
+                service.host_url()
+            ));
+        }
+    }
+    files.set_url(&args.name, &address, &args.url)?;
+    tell(context, files, &args.name, "Changed")
+}
+
+fn set_token(context: &Context, files: &Files<'_>, args: &args::RemoteSetToken) -> Result<(), Failure> {
+    let remote = Remotes::read(files)?.get(&args.name)?;
+    let RemoteUrl::Service(service) = remote.address()? else {
+        return Err(no_token_for_folders(&args.name));
+    };
+    let given = Given::read(&context.env, &context.ui, &args.token)?
+        .ok_or_else(|| Error::invalid("no token is given"))?;
+    warn(&context.ui, &check(&service, Some(&given))?);
+    files.set_token(&args.name, &given)?;
+    tell(context, files, &args.name, "Changed the token of")
+}
+
+fn remove(context: &Context, files: &Files<'_>, name: &str) -> Result<(), Failure> {
+    let remote = Remotes::read(files)?.get(name)?;
+    files.remove(name)?;
+    if !context.ui.is_json() {
+        let (name, url) = (sanitize::line(name), sanitize::line(&remote.url));
+        context.ui.line(format_args!("Removed remote {name}; {url} is as it was"))?;
+    }
+    Ok(())
+}
+
+/// Reads where a remote lies, and refuses a folder that holds something else.
+fn read_url(context: &Context, url: &str, insecure_http: bool) -> Result<RemoteUrl, Failure> {
+    let plaintext = if insecure_http { Plaintext::Anywhere } else { Plaintext::Loopback };
+    let address = remotes::read_url(url, plaintext)?;
+    match &address {
+        RemoteUrl::Folder(_) if insecure_http => {
+            return Err(Error::invalid("--insecure-http says nothing of a folder").into());
+        }
+        RemoteUrl::Folder(folder) => remotes::check_folder(&context.env, folder)?,
+        RemoteUrl::Service(_) => {}
+    }
+    Ok(address)
+}
+
+/// Looks at a service before it is stored: refuses what cannot work, and returns what may be a mistake.
+fn check(service: &ServiceUrl, given: Option<&Given>) -> Result<Vec<String>, Failure> {
+    let mut warnings = Vec::new();
+    if service.is_insecure() {
+        let host = service.host_url();
+        warnings.push(format!("insecure http: whoever is on the way to `{host}` can read and change all"));
+    }
+    let token = given.map(Given::token).transpose()?.flatten();
+    if let (Some(Given::Variable(name)), None) = (given, token) {
+        warnings.push(format!("the variable `{name}` is not set now"));
+    }
+    Ok(warnings)
+}
+
+fn warn(ui: &Ui, warnings: &[String]) {
+    warnings.iter().for_each(|warning| ui.warn(warning));
+}
+
+/// Makes what a remote is to be.
+fn create(
+    context: &Context,
+    address: &RemoteUrl,
+    given: Option<&Given>,
+    args: &args::RemoteAdd,
+) -> Result<(), Failure> {
+    match address {
+        RemoteUrl::Folder(_) if args.title.is_some() || args.description.is_some() => {
+            return Err(Error::invalid("a folder has no name and no description").into());
+        }
+        RemoteUrl::Folder(_) => {}
+        RemoteUrl::Service(_) => {
+            let token = given.map(Given::token).transpose()?.flatten();
+            if token.is_none() && settings::secret(settings::ADMIN_SECRET)?.is_none() {
+                let message = "cannot create a project on a service without a token or the admin's secret";
+                let hint = format!("give --token-stdin, or set {}", settings::ADMIN_SECRET);
+                return Err(Failure::new(ErrorKind::Invalid, message, hint));
+            }
+        }
+    }
+    Remote::open(&context.env, address, true)?;
+    Ok(())
+}
+
+fn no_token_for_folders(name: &str) -> Failure {
+    let message = format!("the remote `{name}` is a folder: it takes no token");
+    Error::invalid(message).into()
+}
+
+/// Says which folders are passed over.
+pub(super) fn warn_of_hidden(ui: &Ui, remotes: &Remotes) {
+    for name in remotes.hidden() {
+        ui.warn(&format!(
+            "a folder goes by the name `{name}` too and is passed over; `remote rename` tells them apart"
+        ));
+    }
+}
+
+/// Says what became of a remote.
+fn tell(context: &Context, files: &Files<'_>, name: &str, what: &str) -> Result<(), Failure> {
+    let remote = Remotes::read(files)?.get(name)?;
+    if context.ui.is_json() {
+        return list(context, files, &[remote]);
+    }
+    let (name, url) = (context.ui.name(sanitize::line(&remote.name)), sanitize::line(&remote.url));
     context.ui.line(format_args!("{what} remote {name} at {url}"))?;
     Ok(())
 }
 
-fn list(context: &Context, store: &Store, remotes: &[Named]) -> Result<(), Failure> {
+fn list(context: &Context, files: &Files<'_>, remotes: &[Named]) -> Result<(), Failure> {
     let ui = &context.ui;
     if remotes.is_empty() {
-        ui.hint("agent-trace remote add NAME file:///path");
+        ui.hint("agent-trace remote add NAME URL");
     }
     for remote in remotes {
         if ui.is_json() {
-            ui.json(&json::Remote { schema: json::REMOTE, remote: status::remote_status(store, remote)? })?;
+            ui.json(&to_json(files.store, &files.tokens(), remote)?)?;
         } else {
             let default = if remote.is_default { "  (default)" } else { "" };
-            ui.line(format_args!("{}  {}{default}", ui.name(&remote.name), sanitize::line(&remote.url)))?;
+            let (name, url) = (ui.name(sanitize::line(&remote.name)), sanitize::line(&remote.url));
+            ui.line(format_args!("{name}  {url}{default}"))?;
         }
     }
     Ok(())
 }
 
-fn show(context: &Context, store: &Store, remote: &Named) -> Result<(), Failure> {
+fn show(context: &Context, files: &Files<'_>, remote: &Named) -> Result<(), Failure> {
     let ui = &context.ui;
+    let shown = to_json(files.store, &files.tokens(), remote)?;
     if ui.is_json() {
-        return list(context, store, std::slice::from_ref(remote));
+        return Ok(ui.json(&shown)?);
     }
-    let status = status::remote_status(store, remote)?;
-    ui.line(format_args!("remote   {}", ui.name(&remote.name)))?;
+    ui.line(format_args!("remote   {}", ui.name(sanitize::line(&remote.name))))?;
     ui.line(format_args!("url      {}", sanitize::line(&remote.url)))?;
+    if let Some(service) = &shown.service {
+        let gateway = if service.gateway { ", behind a gateway" } else { "" };
+        ui.line(format_args!("service  {}{gateway}", service.base_url))?;
+        ui.line(format_args!("project  {} of {}", service.project, service.org))?;
+        ui.line(format_args!("token    {}", sanitize::line(&token_words(shown.token.as_ref()))))?;
+    }
     ui.line(format_args!("default  {}", if remote.is_default { "yes" } else { "no" }))?;
-    ui.line(format_args!("state    {}", status::unpushed_words(&status)))?;
+    let (insecure, words) =
+        (status::insecure_words(ui, &shown.remote), status::unpushed_words(&shown.remote));
+    ui.line(format_args!("state    {insecure}{words}"))?;
     Ok(())
+}
+
+fn to_json(store: &Store, tokens: &Tokens<'_>, remote: &Named) -> Result<json::Remote, Failure> {
+    let service = match remote.address() {
+        Ok(RemoteUrl::Service(service)) => Some(json::Service {
+            base_url: service.base_url(),
+            org: service.org().to_string(),
+            project: service.project().to_string(),
+            gateway: service.is_gateway(),
+        }),
+        _ => None,
+    };
+    let token = match &remote.token {
+        Some(reference) => Some(token_to_json(tokens, reference)?),
+        None => None,
+    };
+    Ok(json::Remote { schema: json::REMOTE, remote: status::remote_status(store, remote)?, service, token })
+}
+
+fn token_to_json(tokens: &Tokens<'_>, reference: &TokenRef) -> Result<json::Token, Failure> {
+    let (from, variable) = match reference {
+        TokenRef::Stored(_) => ("config", None),
+        TokenRef::Variable(name) => ("variable", Some(name.clone())),
+        TokenRef::Inline(_) => ("remotes", None),
+        TokenRef::Unknown => ("unknown", None),
+    };
+    let masked = tokens.resolve(reference)?.map(|token| token.masked());
+    Ok(json::Token { from, variable, masked })
+}
+
+fn token_words(token: Option<&json::Token>) -> String {
+    let Some(token) = token else { return "none".to_owned() };
+    let place = match (token.from, &token.variable) {
+        ("variable", Some(name)) => format!("in the variable {name}"),
+        ("config", _) => "in config.json".to_owned(),
+        ("remotes", _) => "in remotes.json".to_owned(),
+        _ => return "kept where this version does not look".to_owned(),
+    };
+    match &token.masked {
+        Some(masked) => format!("{masked}, {place}"),
+        None => format!("missing {place}"),
+    }
 }

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use agent_trace_store::store::{Handle, Snapshot};
 use agent_trace_store::{ErrorKind, Kind, Result, Store};
-use agent_trace_sync::remote::unpushed;
+use agent_trace_sync::address::RemoteUrl;
+use agent_trace_sync::remote::{Unpushed, unpushed};
 
 use super::Context;
 use crate::json;
@@ -19,7 +20,9 @@ pub(super) fn run(context: &Context) -> Result<Done, Failure> {
     let mut damaged = Vec::new();
     let snapshot = look(&store, &mut damaged)?;
     let held = held(&store, &snapshot)?;
-    let remotes = Remotes::read(&store)?.list();
+    let remotes = Remotes::read(&context.files(&place, &store))?;
+    super::remote::warn_of_hidden(&context.ui, &remotes);
+    let remotes = remotes.list();
     let remotes =
         remotes.iter().map(|remote| remote_status(&store, remote)).collect::<Result<Vec<_>, Failure>>()?;
     let done = if damaged.is_empty() { Done::Well } else { Done::Corrupt };
@@ -129,7 +132,13 @@ pub(super) fn bytes_of(store: &Store, snapshot: &Snapshot, raw: u64) -> Result<j
 
 /// A remote, and what it has not got.
 pub(super) fn remote_status(store: &Store, remote: &Named) -> Result<json::RemoteStatus, Failure> {
-    let unpushed = unpushed(store, &remote.address()?)?;
+    let (unpushed, insecure_http, problem) = match remote.address() {
+        Ok(address) => {
+            let insecure = matches!(&address, RemoteUrl::Service(service) if service.is_insecure());
+            (unpushed(store, &address)?, insecure, None)
+        }
+        Err(failure) => (Unpushed::default(), false, Some(failure.error.message().to_owned())),
+    };
     Ok(json::RemoteStatus {
         name: remote.name.clone(),
         url: remote.url.clone(),
@@ -137,6 +146,8 @@ pub(super) fn remote_status(store: &Store, remote: &Named) -> Result<json::Remot
         known: unpushed.known,
         unpushed: unpushed.new,
         held_back: unpushed.held_back,
+        insecure_http,
+        problem,
     })
 }
 
@@ -150,7 +161,15 @@ pub(super) fn unpushed_words(remote: &json::RemoteStatus) -> String {
     if remote.held_back > 0 {
         words.push_str(&format!(", {} held back", ui::number(remote.held_back)));
     }
+    if let Some(problem) = &remote.problem {
+        words = sanitize::line(problem).into_owned();
+    }
     words
+}
+
+/// A word of warning in front of others.
+pub(super) fn insecure_words(ui: &Ui, remote: &json::RemoteStatus) -> String {
+    if remote.insecure_http { format!("{}  ", ui.bad("insecure http")) } else { String::new() }
 }
 
 fn print(ui: &Ui, status: &json::Status, writer: &str) -> Result<()> {
@@ -177,11 +196,9 @@ fn print(ui: &Ui, status: &json::Status, writer: &str) -> Result<()> {
     for (index, remote) in status.remotes.iter().enumerate() {
         let label = if index == 0 { "remotes" } else { "" };
         let words = unpushed_words(remote);
-        ui.line(format_args!(
-            "{label:<9} {}  {}  {words}",
-            ui.name(&remote.name),
-            sanitize::line(&remote.url)
-        ))?;
+        let (name, url) = (sanitize::line(&remote.name), sanitize::line(&remote.url));
+        let insecure = insecure_words(ui, remote);
+        ui.line(format_args!("{label:<9} {}  {url}  {insecure}{words}", ui.name(name)))?;
     }
     for damaged in &status.damaged {
         let label = ui.bad("damaged");

@@ -10,9 +10,9 @@ use crate::remotes::Remotes;
 use crate::report::{Done, Failure};
 
 pub(super) fn run(context: &Context, args: &args::Sync) -> Result<Done, Failure> {
-    let (_, store) = context.open()?;
+    let (place, store) = context.open()?;
     let ui = &context.ui;
-    let remote = Remotes::read(&store)?.pick(args.remote.as_deref())?;
+    let remote = Remotes::read(&context.files(&place, &store))?.pick(args.remote.as_deref())?;
     let pushed = push::send(context, &store, &remote, &PushOptions::default())?;
     if !ui.is_json() {
         push::print(ui, false, &pushed)?;

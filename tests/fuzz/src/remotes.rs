@@ -6,11 +6,12 @@ use agent_trace_store::segment::SegmentHeader;
 use agent_trace_store::seqs::EventSet;
 use agent_trace_store::writer::{Tip, WriterKey};
 use agent_trace_store::{EventId, Kind, SegmentId, Seq, Timestamp, WriterId};
+use agent_trace_sync::address::{Plaintext, RemoteUrl};
 use agent_trace_sync::head::Head;
 use agent_trace_sync::limits::{MANIFEST_DEPTH_MAX, MANIFEST_SEGMENTS_MAX};
 use agent_trace_sync::manifest::{Manifest, NO_MANIFEST};
 use agent_trace_sync::publish::OwnHead;
-use agent_trace_sync::remote::{Address, decode_format, encode_format};
+use agent_trace_sync::remote::{decode_format, encode_format};
 use agent_trace_sync::state::{SeenHead, State};
 use agent_trace_sync::tables::{decode_table, encode_table};
 
@@ -66,13 +67,23 @@ pub fn remote_format(bytes: &[u8]) {
 
 /// The address of a remote.
 pub fn address(bytes: &[u8]) {
-    let Ok(Address::Folder(path)) = Address::parse(&String::from_utf8_lossy(bytes)) else { return };
+    let Ok(url) = RemoteUrl::parse(&String::from_utf8_lossy(bytes), Plaintext::Loopback) else { return };
+    let path = match url {
+        RemoteUrl::Folder(path) => path,
+        RemoteUrl::Service(service) => {
+            let again = RemoteUrl::parse(&service.to_string(), Plaintext::Loopback);
+            let again = again.expect("the canonical form is taken again");
+            assert_eq!(again, RemoteUrl::Service(service));
+            return;
+        }
+    };
     assert!(path.is_absolute());
     let text = path.to_str().expect("an address is text");
     assert!(!text.contains('\0'));
     let digits: String = text.bytes().map(|byte| format!("%{byte:02x}")).collect();
-    let again = Address::parse(&format!("file://{digits}")).expect("every byte may be written in digits");
-    assert_eq!(again, Address::Folder(PathBuf::from(text)));
+    let again = RemoteUrl::parse(&format!("file://{digits}"), Plaintext::Loopback)
+        .expect("every byte may be written in digits");
+    assert_eq!(again, RemoteUrl::Folder(PathBuf::from(text)));
     assert_eq!(again.name(), format!("file://{text}"));
 }
 
