@@ -26,10 +26,6 @@ use std::process::ExitCode;
 use crate::settings::Settings;
 use crate::ui::Ui;
 
-/// Records are many small values from several threads at once; the system's allocator took a tenth of an import.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 fn main() -> ExitCode {
     std::panic::set_hook(Box::new(report::panicked));
     match catch_unwind(AssertUnwindSafe(run)) {

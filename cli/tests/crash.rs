@@ -698,7 +698,7 @@ impl Slot {
 
     /// Files that belong to work under way.
     fn working_files(&self) -> Vec<PathBuf> {
-        self.files(|dir, _| dir.ends_with("tmp") || dir.ends_with("outbox") || dir.ends_with("inbox"))
+        self.files(|dir, _| dir.ends_with("tmp") || dir.ends_with("inbox"))
     }
 
     /// Files that are written aside to be renamed.

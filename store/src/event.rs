@@ -140,16 +140,21 @@ pub fn decode_time(decoder: &mut Decoder<'_>) -> Result<Timestamp> {
 }
 
 fn decode_tail(decoder: &mut Decoder<'_>, key_bytes: usize, count: usize) -> Result<(String, Vec<ObjectId>)> {
+    let (key, ids) = take_tail(decoder, key_bytes, count)?;
+    Ok((key.to_owned(), object_ids(ids).collect()))
+}
+
+fn take_tail<'a>(decoder: &mut Decoder<'a>, key_bytes: usize, count: usize) -> Result<(&'a str, &'a [u8])> {
     if key_bytes > KEY_BYTES_MAX || count == 0 || count > EVENT_OBJECTS_MAX {
         return Err(decoder.error("a count is over its limit"));
     }
     let key =
         std::str::from_utf8(decoder.take(key_bytes)?).map_err(|_| decoder.error("the key is not UTF-8"))?;
-    let key = key.to_owned();
-    let ids = decoder.take(count * 32)?;
-    let objects =
-        ids.chunks_exact(32).map(|id| ObjectId::from_bytes(id.try_into().expect("chunks of 32"))).collect();
-    Ok((key, objects))
+    Ok((key, decoder.take(count * 32)?))
+}
+
+fn object_ids(bytes: &[u8]) -> impl Iterator<Item = ObjectId> + '_ {
+    bytes.chunks_exact(32).map(|id| ObjectId::from_bytes(id.try_into().expect("chunks of 32")))
 }
 
 /// Encodes events for one frame; they need not be of one log, but neighbours that fit are stored as runs.
@@ -190,8 +195,58 @@ pub fn continues(event: &Event, id: EventId, next: &Event) -> bool {
     next.writer == event.writer && next.seq == event.seq.next() && next.previous == id
 }
 
-/// Reads the events of one frame and computes their ids.
-pub fn decode_events(raw: &[u8]) -> Result<Vec<(Event, EventId)>> {
+/// An event as it lies in a frame: nothing copied, its id not computed.
+#[derive(Clone, Copy, Debug)]
+pub struct Laid<'a> {
+    /// Whose log it is in.
+    pub writer: WriterId,
+    /// Its place in that log.
+    pub seq: Seq,
+    /// The id before it, where a run of the frame starts.
+    pub starts: Option<EventId>,
+    /// The kind of its record.
+    pub kind: Kind,
+    /// When what the record tells of happened.
+    pub time: Timestamp,
+    /// When it was appended.
+    pub appended: Timestamp,
+    /// The natural key of its record.
+    pub key: &'a str,
+    ids: &'a [u8],
+    bytes: &'a [u8],
+}
+
+impl<'a> Laid<'a> {
+    /// The objects that it lists, the record first.
+    pub fn objects(&self) -> impl Iterator<Item = ObjectId> + use<'a> {
+        object_ids(self.ids)
+    }
+
+    /// The event, whose id is `previous` before it.
+    pub fn to_event(&self, previous: EventId) -> Event {
+        let (kind, key, objects) = (self.kind, self.key.to_owned(), self.objects().collect());
+        let fact = Fact { kind, key, time: self.time, appended: self.appended, objects };
+        Event { writer: self.writer, seq: self.seq, previous, fact }
+    }
+
+    /// The event's id, where `previous` is the id before it; `encoding` is room that is used again.
+    pub fn id(&self, previous: &EventId, encoding: &mut Vec<u8>) -> EventId {
+        encoding.clear();
+        encoding.extend_from_slice(&[EVENT_VERSION, self.kind.number()]);
+        encoding.extend_from_slice(&small(self.key.len()).to_le_bytes());
+        encoding.extend_from_slice(self.writer.as_bytes());
+        encoding.extend_from_slice(&self.seq.get().to_le_bytes());
+        encoding.extend_from_slice(previous.as_bytes());
+        // Both times stand in the frame as they do in the encoding.
+        encoding.extend_from_slice(&self.bytes[4..EVENT_FIXED_BYTES]);
+        encoding.extend_from_slice(&small(self.ids.len() / 32).to_le_bytes());
+        encoding.extend_from_slice(&self.bytes[EVENT_FIXED_BYTES..]);
+        EventId::of(encoding)
+    }
+}
+
+/// Goes through the events of one frame as they lie there.
+pub fn walk_events<'a>(raw: &'a [u8], mut each: impl FnMut(Laid<'a>) -> Result<()>) -> Result<()> {
     let mut decoder = Decoder::new("events frame", raw);
     let run_count = decoder.count(RUN_BYTES, FRAME_EVENTS_MAX)?;
     let mut runs = Vec::with_capacity(run_count);
@@ -213,22 +268,141 @@ pub fn decode_events(raw: &[u8]) -> Result<Vec<(Event, EventId)>> {
     if total.saturating_mul(EVENT_FIXED_BYTES) > decoder.remaining() {
         return Err(decoder.error("it ends early"));
     }
-    let mut events = Vec::with_capacity(total);
-    let mut buffer = Vec::new();
-    for (writer, mut seq, mut previous, count) in runs {
-        for _ in 0..count {
+    for (writer, mut seq, previous, count) in runs {
+        for place in 0..count {
+            let start = raw.len() - decoder.remaining();
             let kind = Kind::from_number(decoder.u8()?);
             let objects = usize::from(decoder.u8()?);
             let key_bytes = usize::from(decoder.u16()?);
             let (time, appended) = (decode_time(&mut decoder)?, decode_time(&mut decoder)?);
-            let (key, objects) = decode_tail(&mut decoder, key_bytes, objects)?;
-            let event = Event { writer, seq, previous, fact: Fact { kind, key, time, appended, objects } };
-            let id = event.id_with(&mut buffer);
-            events.push((event, id));
+            let (key, ids) = take_tail(&mut decoder, key_bytes, objects)?;
+            let bytes = &raw[start..raw.len() - decoder.remaining()];
+            let starts = (place == 0).then_some(previous);
+            each(Laid { writer, seq, starts, kind, time, appended, key, ids, bytes })?;
             seq = seq.next();
-            previous = id;
         }
     }
-    decoder.finish()?;
+    decoder.finish()
+}
+
+/// Reads the events of one frame and computes their ids.
+pub fn decode_events(raw: &[u8]) -> Result<Vec<(Event, EventId)>> {
+    let mut events = Vec::new();
+    let mut last = EventId::NONE;
+    let mut encoding = Vec::new();
+    walk_events(raw, |laid| {
+        let previous = laid.starts.unwrap_or(last);
+        last = laid.id(&previous, &mut encoding);
+        events.push((laid.to_event(previous), last));
+        Ok(())
+    })?;
     Ok(events)
+}
+
+/// Some events of a frame, as the content of another.
+#[derive(Clone, Debug, Default)]
+pub struct CutEvents {
+    /// The content of the frame.
+    pub raw: Vec<u8>,
+    /// Which events they are; numbers count from the first of these.
+    pub runs: Vec<crate::segment::Run>,
+    /// The kind of each.
+    pub kinds: Vec<Kind>,
+}
+
+/// Takes those events of a frame that are wanted, by their places in it.
+pub fn cut_events(raw: &[u8], mut wanted: impl FnMut(u32) -> bool) -> Result<CutEvents> {
+    let mut cut = CutEvents::default();
+    let mut bodies = Vec::with_capacity(raw.len());
+    let (mut place, mut last, mut follows) = (0, EventId::NONE, false);
+    let mut encoding = Vec::new();
+    walk_events(raw, |laid| {
+        let previous = laid.starts.unwrap_or(last);
+        // Each id is needed, wanted or not: the next event names it.
+        last = laid.id(&previous, &mut encoding);
+        let taken = wanted(place);
+        place += 1;
+        follows = follows && laid.starts.is_none();
+        if taken {
+            let number = crate::codec::length_u32(cut.kinds.len());
+            match cut.runs.last_mut().filter(|_| follows) {
+                Some(run) => {
+                    run.count += 1;
+                    run.last = last;
+                }
+                None => cut.runs.push(crate::segment::Run {
+                    writer: laid.writer,
+                    seq_first: laid.seq,
+                    count: 1,
+                    previous,
+                    last,
+                    first_event: number,
+                }),
+            }
+            cut.kinds.push(laid.kind);
+            bodies.extend_from_slice(laid.bytes);
+        }
+        follows = taken;
+        Ok(())
+    })?;
+    let mut encoder = Encoder::new();
+    encoder.u32(crate::codec::length_u32(cut.runs.len()));
+    for run in &cut.runs {
+        encoder.put(run.writer.as_bytes()).u64(run.seq_first.get());
+        encoder.put(run.previous.as_bytes()).u32(run.count);
+    }
+    cut.raw = encoder.finish();
+    cut.raw.extend_from_slice(&bodies);
+    Ok(cut)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn chain(writer: u8, first: u64, count: u64) -> Vec<(Event, EventId)> {
+        let mut previous = if first == 1 { EventId::NONE } else { EventId::of(b"before") };
+        let event = |seq, previous| Event {
+            writer: WriterId::from_bytes([writer; 32]),
+            seq: Seq::new(seq).unwrap(),
+            previous,
+            fact: Fact {
+                kind: if seq % 3 == 0 { Kind::LEDGER } else { Kind::TRACE },
+                key: format!("key-{seq}"),
+                time: Timestamp::from_micros(7),
+                appended: Timestamp::from_micros(8),
+                objects: (0..1 + seq % 2)
+                    .map(|n| ObjectId::of(&[n.to_le_bytes(), seq.to_le_bytes()].concat()))
+                    .collect(),
+            },
+        };
+        let make = |seq| {
+            let event = event(seq, previous);
+            previous = event.id();
+            (event, previous)
+        };
+        (first..first + count).map(make).collect()
+    }
+
+    #[test]
+    fn events_that_are_cut_out_are_those_that_were_chosen() {
+        let events = [chain(1, 1, 9), chain(2, 5, 4), chain(1, 40, 3)].concat();
+        let raw = encode_events(events.iter().map(|(event, id)| (event, *id)));
+        for mask in (0..1u32 << 16).step_by(97) {
+            let chosen = |place: u32| mask >> place & 1 == 1;
+            let cut = cut_events(&raw, chosen).unwrap();
+            let expected: Vec<(Event, EventId)> = (0..)
+                .zip(&events)
+                .filter(|(place, _)| chosen(*place))
+                .map(|(_, event)| event.clone())
+                .collect();
+            assert_eq!(decode_events(&cut.raw).unwrap(), expected);
+            assert_eq!(cut.raw, encode_events(expected.iter().map(|(event, id)| (event, *id))));
+            let mut contents = crate::segment::Contents::default();
+            expected.iter().for_each(|(event, id)| contents.add_event(event, *id));
+            assert_eq!(cut.runs, contents.runs);
+            assert_eq!(cut.kinds, expected.iter().map(|(event, _)| event.fact.kind).collect::<Vec<_>>());
+        }
+    }
 }

@@ -263,6 +263,8 @@ impl Effort {
     /// For transcripts that have just arrived: their repetitions are long and lie far apart, so that the fastest level
     /// finds nearly as many as the next once its table is large enough for the window.
     pub const FAST_LONG: Effort = Effort { level: 1, window_log: WINDOW_LOG_MAX, match_min: 0, hash_log: 17 };
+    /// For records that are cut out of frames on the way elsewhere, where time counts more than a few bytes.
+    pub const QUICK: Effort = Effort { level: 1, window_log: 0, match_min: 0, hash_log: 13 };
     /// For what is rewritten to be small.
     pub const SMALL: Effort = Effort { level: 9, window_log: WINDOW_LOG_MAX, match_min: 6, hash_log: 0 };
 }

@@ -102,6 +102,25 @@ pub enum Stored<'a> {
     Recipe(Recipe),
 }
 
+/// What a frame holds of one object, not looked into.
+#[derive(Clone, Copy, Debug)]
+pub struct Laid<'a> {
+    payload: &'a [u8],
+    form: u8,
+}
+
+impl Laid<'_> {
+    /// Its length in a frame.
+    pub fn bytes(&self) -> usize {
+        self.payload.len()
+    }
+
+    /// Whether it is a recipe, which states its id.
+    pub fn is_recipe(&self) -> bool {
+        self.form == FORM_RECIPE
+    }
+}
+
 /// Objects that will be compressed together.
 #[derive(Debug, Default)]
 pub struct ObjectsBuilder {
@@ -142,6 +161,11 @@ impl ObjectsBuilder {
     /// Adds a recipe.
     pub fn add_recipe(&mut self, recipe: &Recipe) {
         self.push(recipe.id, &recipe.encode(), FORM_RECIPE);
+    }
+
+    /// Adds what another frame holds of an object, as it is.
+    pub fn add_stored(&mut self, id: ObjectId, stored: &Laid<'_>) {
+        self.push(id, stored.payload, stored.form);
     }
 
     fn push(&mut self, id: ObjectId, payload: &[u8], form: u8) {
@@ -231,12 +255,17 @@ impl Objects {
 
     /// The object in a slot, whose hash is not compared here.
     pub fn get(&self, slot: usize) -> Result<Stored<'_>> {
+        let Laid { payload, form } = self.laid(slot)?;
+        Ok(if form == FORM_PLAIN { Stored::Plain(payload) } else { Stored::Recipe(Recipe::decode(payload)?) })
+    }
+
+    /// What lies in a slot, to be put elsewhere as it is.
+    pub fn laid(&self, slot: usize) -> Result<Laid<'_>> {
         let Some((start, form)) = self.entries.get(slot).copied() else {
             return Err(Error::corrupt(format!("cannot read objects frame: there is no slot {slot}")));
         };
         let end = self.entries.get(slot + 1).map_or(self.raw.len(), |entry| entry.0 as usize);
-        let payload = &self.raw[start as usize..end];
-        Ok(if form == FORM_PLAIN { Stored::Plain(payload) } else { Stored::Recipe(Recipe::decode(payload)?) })
+        Ok(Laid { payload: &self.raw[start as usize..end], form })
     }
 
     /// The object in a slot with its id; a plain object's id is computed, a recipe's is the one it states.

@@ -443,27 +443,31 @@ pub struct Contents {
 impl Contents {
     /// Adds an event that is next in the segment.
     pub fn add_event(&mut self, event: &crate::event::Event, id: EventId) {
-        let number = self.events;
-        self.events += 1;
         *self.kinds.entry(event.fact.kind).or_default() += 1;
-        if let Some(run) = self.runs.last_mut() {
-            let next = run.seq_last() + 1;
-            let adjacent = run.first_event + run.count == number;
-            if adjacent && run.writer == event.writer && next == event.seq.get() && run.last == event.previous
-            {
-                run.count += 1;
-                run.last = id;
-                return;
-            }
-        }
-        self.runs.push(Run {
+        self.add_run(Run {
             writer: event.writer,
             seq_first: event.seq,
             count: 1,
             previous: event.previous,
             last: id,
-            first_event: number,
+            first_event: self.events,
         });
+    }
+
+    /// Adds events that are next in the segment and follow each other in a log; their kinds are counted by the caller.
+    pub fn add_run(&mut self, run: Run) {
+        let number = self.events;
+        self.events += run.count;
+        if let Some(last) = self.runs.last_mut() {
+            let adjacent = last.first_event + last.count == number;
+            let follows = last.seq_last() + 1 == run.seq_first.get() && last.last == run.previous;
+            if adjacent && last.writer == run.writer && follows {
+                last.count += run.count;
+                last.last = run.last;
+                return;
+            }
+        }
+        self.runs.push(Run { first_event: number, ..run });
     }
 
     /// The frames that seal a segment which ends at `offset`, as bytes.

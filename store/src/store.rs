@@ -656,11 +656,16 @@ impl Store {
 
 /// Reads the events of one frame.
 pub fn read_events(handle: &Handle, offset: u32) -> Result<Vec<(Event, EventId)>> {
+    decode_events(&read_events_raw(handle, offset, &mut Unpacker::new())?)
+}
+
+/// The content of the events frame of a segment at an offset.
+pub fn read_events_raw(handle: &Handle, offset: u32, unpacker: &mut Unpacker) -> Result<Vec<u8>> {
     let frame = read_frame(handle.file(), handle.key(), u64::from(offset))?;
     if frame.kind != FrameKind::Events {
         return Err(Error::corrupt(format!("frame at byte {offset}: expected events")));
     }
-    decode_events(&frame.into_raw(&mut Unpacker::new())?)
+    frame.into_raw(unpacker)
 }
 
 fn checks_skipped() -> bool {

@@ -19,7 +19,7 @@ use agent_trace_store::{Error, EventId, Kind, ObjectId, Result, Store};
 use rayon::prelude::*;
 
 /// Objects from frames of which little is needed are gathered in frames of about this size.
-const GATHER_BYTES: usize = 256 << 10;
+pub(crate) const GATHER_BYTES: usize = 256 << 10;
 
 /// Events with the objects that they need and that are not known already.
 #[derive(Debug, Default)]
@@ -101,13 +101,13 @@ pub fn collect(
 }
 
 /// The needed slots of one frame, and the segment that it is in.
-type Slots = (Handle, Vec<(u32, ObjectId)>);
+pub(crate) type Slots = (Handle, Vec<(u32, ObjectId)>);
 
 /// How many objects frames have, where that is known, by segment and offset.
-type Sizes = HashMap<([u8; 16], u32), u32>;
+pub(crate) type Sizes = HashMap<([u8; 16], u32), u32>;
 
 /// Frames by segment and offset.
-type Needed = BTreeMap<([u8; 16], u32), Slots>;
+pub(crate) type Needed = BTreeMap<([u8; 16], u32), Slots>;
 
 /// Where the objects stand that the events need, by frame.
 fn closure(
@@ -166,7 +166,7 @@ fn closure(
 }
 
 /// Reads the needed objects, several frames at once.
-fn gather(needed: Needed, sizes: &Sizes) -> Result<Vec<ObjectsFrame>> {
+pub(crate) fn gather(needed: Needed, sizes: &Sizes) -> Result<Vec<ObjectsFrame>> {
     let frames: Vec<(u32, Slots)> = needed.into_iter().map(|((_, offset), slots)| (offset, slots)).collect();
     let mut gathered: Vec<ObjectsFrame> = Vec::new();
     let mut loose = ObjectsBuilder::new();

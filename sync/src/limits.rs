@@ -26,6 +26,9 @@ pub const ADOPT_BYTES_MIN: u64 = 4 << 20;
 pub const SEAL_BYTES_MIN: u64 = 4 << 20;
 /// New events from which on a push asks all names at once instead of one by one.
 pub const BULK_EVENTS_MIN: usize = 2_000;
+/// A segment at least this large, of which at least half is sent, goes as a segment of its own; parts of others are
+/// gathered. In simulations segments are small.
+pub const CUT_BYTES_MIN: u64 = if cfg!(feature = "sim") { 2 << 10 } else { 1 << 20 };
 
 const _: () = assert!(HEAD_BYTES_MAX > 136 * agent_trace_store::limits::WRITERS_MAX as u64);
 const _: () = assert!(MANIFEST_BYTES_MAX > 72 * MANIFEST_SEGMENTS_MAX as u64 + 1024);

@@ -76,7 +76,7 @@ impl Remote {
         self.id
     }
 
-    /// Keeps other processes of this store from exchanging with this remote at the same time: the outbox, the inbox
+    /// Keeps other processes of this store from exchanging with this remote at the same time: the tables, the inbox
     /// and the own head are one each.
     pub fn lock(&self, store: &Store) -> Result<Option<Box<dyn Lock>>> {
         let Some(id) = self.id else { return Ok(None) };

@@ -8,15 +8,16 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use agent_trace_store::event::Event;
 use agent_trace_store::question::{self, Found};
-use agent_trace_store::record::{Name, facts, name_prefix};
-use agent_trace_store::segment::all_names;
+use agent_trace_store::record::{Name, facts};
 use agent_trace_store::seqs::EventSet;
 use agent_trace_store::store::{Handle, Snapshot};
-use agent_trace_store::table::NameEntry;
-use agent_trace_store::{EventId, Kind, Result, Seq, Store, WriterId};
+use agent_trace_store::{Error, EventId, Kind, Result, Seq, Store, Timestamp, WriterId};
+use rayon::prelude::*;
 
 use crate::collect::{Source, chosen_events};
+use crate::light::{Candidate, Ranges, take, walk};
 use crate::limits::BULK_EVENTS_MIN;
+use crate::named::{BulkNames, Names, conversation, is_body, prefix};
 use crate::push::PushOptions;
 use crate::state::State;
 
@@ -24,8 +25,8 @@ use crate::state::State;
 pub struct Pick {
     /// The segment.
     pub source: Source,
-    /// The events, in order; `None` where all are sent and the segment may go as it is.
-    pub events: Option<Vec<(Event, EventId, u32)>>,
+    /// The numbers of the events, sorted; `None` where all are sent and the segment may go as it is.
+    pub numbers: Option<Vec<u32>>,
 }
 
 /// What a push sends and holds back.
@@ -59,17 +60,17 @@ pub fn select(store: &Store, snapshot: &Snapshot, state: &State, options: &PushO
     // In bulk all that is held back is looked at again; else only what the new events may free.
     let candidates =
         if bulk || options.full || !options.only.is_empty() { missing.clone() } else { unseen.clone() };
-    let mut chosen = read_candidates(&sources, &candidates)?;
+    let mut chosen = read_candidates(&sources, &candidates, options.since)?;
     if !bulk {
-        add_freed(store, snapshot, state, &sources, &mine, &mut chosen)?;
+        add_freed(store, snapshot, state, &sources, &mine, &mut chosen, options.since)?;
     }
     let names = if bulk || chosen.len() >= BULK_EVENTS_MIN {
-        Some(BulkNames::read(store, &sources, &chosen)?)
+        Some(BulkNames::read(store, &sources, &chosen.by_source)?)
     } else {
         None
     };
     let names = Names { store, snapshot, bulk: names };
-    decide(state, options, &mine, chosen, &names, sources)
+    decide(state, options, &mine, &chosen, &names, sources)
 }
 
 /// Events of other writers beyond what those have signed: whoever pulled them would refuse them.
@@ -106,7 +107,6 @@ fn sources(store: &Store, snapshot: &Snapshot) -> Result<Vec<Source>> {
 fn everything(sources: &[Source], missing: &EventSet, mine: EventSet) -> Result<Selection> {
     let mut selection = Selection::default();
     let mut rest = missing.clone();
-    let mut ranges = Vec::new();
     for source in sources {
         if let Handle::Sealed(sealed) = &source.handle {
             let runs = &sealed.directory.runs;
@@ -126,31 +126,25 @@ fn everything(sources: &[Source], missing: &EventSet, mine: EventSet) -> Result<
                 }
                 let taken: Vec<_> =
                     runs.iter().map(|run| (run.writer, run.seq_first.get(), run.seq_last())).collect();
-                ranges.extend_from_slice(&taken);
                 rest = rest.minus(&EventSet::from_ranges(taken));
-                selection.picks.push(Pick { source: source.clone(), events: None });
+                selection.picks.push(Pick { source: source.clone(), numbers: None });
                 continue;
             }
         }
-        let chosen = read_source(source, &rest)?;
-        if chosen.is_empty() {
+        let numbers = take(source, &mut rest)?;
+        if numbers.is_empty() {
             continue;
         }
-        let taken: Vec<_> = chosen.iter().map(|(event, _, _)| place(event)).collect();
-        for (event, _, _) in &chosen {
-            *selection.sent.entry(event.fact.kind).or_default() += 1;
-        }
-        ranges.extend_from_slice(&taken);
-        rest = rest.minus(&EventSet::from_ranges(taken));
-        selection.picks.push(Pick { source: source.clone(), events: Some(chosen) });
+        walk(source, &numbers, |_, laid| {
+            *selection.sent.entry(laid.kind).or_default() += 1;
+            Ok(())
+        })?;
+        selection.picks.push(Pick { source: source.clone(), numbers: Some(numbers) });
     }
-    selection.events = EventSet::from_ranges(ranges);
+    // What was taken, and nothing that is in no segment.
+    selection.events = missing.minus(&rest);
     selection.evaluated = mine;
     Ok(selection)
-}
-
-fn place(event: &Event) -> (WriterId, u64, u64) {
-    (event.writer, event.seq.get(), event.seq.get())
 }
 
 /// The events of a segment that are in a set; of a sealed one only frames that may hold some are read.
@@ -189,20 +183,108 @@ pub fn events_in(store: &Store, wanted: &EventSet) -> Result<Vec<Event>> {
     Ok(events)
 }
 
-type Chosen = (usize, Event, EventId, u32);
+/// The events that are decided on.
+#[derive(Default)]
+struct Chosen {
+    /// By segment.
+    by_source: Vec<Vec<Candidate>>,
+    /// The writers that candidates name by number.
+    writers: Vec<WriterId>,
+    /// The keys of candidates, by segment and number, where there are few of them.
+    keys: HashMap<(usize, u32), String>,
+}
 
-fn read_candidates(sources: &[Source], candidates: &EventSet) -> Result<Vec<Chosen>> {
-    let mut chosen = Vec::new();
-    let mut seen = HashSet::new();
-    if candidates.is_empty() {
-        return Ok(chosen);
+impl Chosen {
+    fn len(&self) -> usize {
+        self.by_source.iter().map(Vec::len).sum()
     }
-    for (index, source) in sources.iter().enumerate() {
-        for (event, id, number) in read_source(source, candidates)? {
-            if seen.insert((event.writer, event.seq)) {
-                chosen.push((index, event, id, number));
-            }
+
+    /// Adds an event of a segment.
+    fn add(&mut self, index: usize, number: u32, event: &Event, since: Option<Timestamp>) {
+        let known = self.writers.iter().position(|writer| *writer == event.writer);
+        let writer = known.unwrap_or_else(|| {
+            self.writers.push(event.writer);
+            self.writers.len() - 1
+        });
+        let fact = &event.fact;
+        self.by_source[index].push(Candidate {
+            prefix: prefix(fact.kind, &fact.key),
+            seq: event.seq,
+            number,
+            writer: agent_trace_store::codec::length_u32(writer),
+            kind: fact.kind,
+            in_time: since.is_none_or(|since| fact.time >= since),
+        });
+        self.keys.insert((index, number), fact.key.clone());
+    }
+
+    /// All candidates with the numbers of their segments.
+    fn each(&self) -> impl Iterator<Item = (usize, &Candidate)> {
+        self.by_source.iter().enumerate().flat_map(|(index, part)| part.iter().map(move |one| (index, one)))
+    }
+
+    fn writer(&self, candidate: &Candidate) -> WriterId {
+        self.writers[candidate.writer as usize]
+    }
+
+    /// The name under which a candidate is looked up.
+    fn name(&self, sources: &[Source], index: usize, candidate: &Candidate) -> Result<String> {
+        if let Some(key) = self.keys.get(&(index, candidate.number)) {
+            return Ok(conversation(candidate.kind, key).to_owned());
         }
+        let mut name = String::new();
+        walk(&sources[index], &[candidate.number], |_, laid| {
+            conversation(laid.kind, laid.key).clone_into(&mut name);
+            Ok(())
+        })?;
+        Ok(name)
+    }
+}
+
+/// Reads what is needed of the events of a set, each once.
+fn read_candidates(sources: &[Source], candidates: &EventSet, since: Option<Timestamp>) -> Result<Chosen> {
+    let mut rest = candidates.clone();
+    let numbers: Vec<Vec<u32>> = sources
+        .iter()
+        .map(|source| if rest.is_empty() { Ok(Vec::new()) } else { take(source, &mut rest) })
+        .collect::<Result<_>>()?;
+    let writers: Vec<WriterId> = candidates.logs().map(|(writer, _)| *writer).collect();
+    let few = candidates.len() < BULK_EVENTS_MIN as u64;
+    type Part = (Vec<Candidate>, Vec<(u32, String)>);
+    let parts: Vec<Part> = sources
+        .par_iter()
+        .zip(numbers)
+        .map(|(source, numbers)| {
+            let mut part = Part::default();
+            part.0.reserve_exact(numbers.len());
+            // Events of one writer follow each other.
+            let mut writer = 0;
+            walk(source, &numbers, |number, laid| {
+                if writers[writer] != laid.writer {
+                    writer = writers.binary_search(&laid.writer).map_err(|_| {
+                        Error::corrupt("a segment's events are not those that its directory names")
+                    })?;
+                }
+                part.0.push(Candidate {
+                    prefix: prefix(laid.kind, laid.key),
+                    seq: laid.seq,
+                    number,
+                    writer: agent_trace_store::codec::length_u32(writer),
+                    kind: laid.kind,
+                    in_time: since.is_none_or(|since| laid.time >= since),
+                });
+                if few {
+                    part.1.push((number, laid.key.to_owned()));
+                }
+                Ok(())
+            })?;
+            Ok(part)
+        })
+        .collect::<Result<_>>()?;
+    let mut chosen = Chosen { writers, ..Chosen::default() };
+    for (index, (part, keys)) in parts.into_iter().enumerate() {
+        chosen.by_source.push(part);
+        chosen.keys.extend(keys.into_iter().map(|(number, key)| ((index, number), key)));
     }
     Ok(chosen)
 }
@@ -215,14 +297,15 @@ fn add_freed(
     state: &State,
     sources: &[Source],
     mine: &EventSet,
-    chosen: &mut Vec<Chosen>,
+    chosen: &mut Chosen,
+    since: Option<Timestamp>,
 ) -> Result<()> {
     let unseen = mine.minus(&state.evaluated);
     if unseen.is_empty() || state.held.is_empty() {
         return Ok(());
     }
     let mut seen: HashSet<(WriterId, Seq)> =
-        chosen.iter().map(|(_, event, _, _)| (event.writer, event.seq)).collect();
+        chosen.each().map(|(_, candidate)| (chosen.writer(candidate), candidate.seq)).collect();
     let mut waiting: Vec<Event> = Vec::new();
     for source in sources {
         waiting.extend(read_source(source, &unseen)?.into_iter().map(|(event, _, _)| event));
@@ -241,13 +324,13 @@ fn add_freed(
             if frees.contains(&Kind::SUMMARY) {
                 found.extend(question::named(store, snapshot, &name, true)?);
             }
-            for Found { event, id, handle, number } in found {
+            for Found { event, handle, number, .. } in found {
                 let held = state.held.contains(&event.writer, event.seq);
                 if frees.contains(&event.fact.kind) && held && seen.insert((event.writer, event.seq)) {
                     let index = sources.iter().position(|source| source.handle.nonce() == handle.nonce());
                     if let Some(index) = index {
-                        waiting.push(event.clone());
-                        chosen.push((index, event, id, number));
+                        chosen.add(index, number, &event, since);
+                        waiting.push(event);
                     }
                 }
             }
@@ -256,200 +339,122 @@ fn add_freed(
     Ok(())
 }
 
-/// Who names what.
-struct Names<'a> {
-    store: &'a Store,
-    snapshot: &'a Snapshot,
-    bulk: Option<BulkNames>,
-}
-
-/// The names that ledgers and traces cite, all at once.
-struct BulkNames {
-    by_ledgers: HashSet<[u8; 8]>,
-    by_traces: HashMap<[u8; 8], Vec<(WriterId, Seq)>>,
-    /// Prefixes that several of the chosen keys have: for them the whole names are compared, one by one.
-    shared: HashSet<[u8; 8]>,
-}
-
-impl BulkNames {
-    fn read(store: &Store, sources: &[Source], chosen: &[Chosen]) -> Result<BulkNames> {
-        let shared = shared_prefixes(chosen);
-        let mut names = BulkNames { by_ledgers: HashSet::new(), by_traces: HashMap::new(), shared };
-        for source in sources {
-            let all: Vec<u32> = (0..source.events).collect();
-            let events = chosen_events(source, &all)?;
-            for entry in source_names(store, source)? {
-                let Some((event, _, _)) = events.get(entry.event as usize).filter(|_| entry.cites) else {
-                    continue;
-                };
-                match event.fact.kind {
-                    Kind::LEDGER => {
-                        names.by_ledgers.insert(entry.prefix);
-                    }
-                    Kind::TRACE => {
-                        names.by_traces.entry(entry.prefix).or_default().push((event.writer, event.seq));
-                    }
-                    _ => {}
-                }
-            }
-        }
-        Ok(names)
-    }
-}
-
-fn source_names(store: &Store, source: &Source) -> Result<Vec<NameEntry>> {
-    match &source.handle {
-        Handle::Sealed(sealed) => all_names(sealed.file.as_ref(), &sealed.key, &sealed.directory),
-        Handle::Open(_) => {
-            Ok(store.index().read(|view| view.open_names(&[0; 8], &[255; 8]))?.unwrap_or_default())
-        }
-    }
-}
-
-/// Prefixes of names that differ later.
-fn shared_prefixes(chosen: &[Chosen]) -> HashSet<[u8; 8]> {
-    let mut first: HashMap<[u8; 8], &str> = HashMap::with_capacity(chosen.len());
-    let mut shared = HashSet::new();
-    for (_, event, _, _) in chosen {
-        let name = conversation(event);
-        if *first.entry(name_prefix(name)).or_insert(name) != name {
-            shared.insert(name_prefix(name));
-        }
-    }
-    shared
-}
-
-impl Names<'_> {
-    /// The names all at once, where they are known so and this name cannot be taken for another.
-    fn bulk(&self, prefix: &[u8; 8]) -> Option<&BulkNames> {
-        self.bulk.as_ref().filter(|names| !names.shared.contains(prefix))
-    }
-
-    /// Whether a ledger names a trace.
-    fn ledger_names(&self, trace: &str) -> Result<bool> {
-        let prefix = name_prefix(trace);
-        if let Some(names) = self.bulk(&prefix) {
-            return Ok(names.by_ledgers.contains(&prefix));
-        }
-        let citing = question::named(self.store, self.snapshot, trace, true)?;
-        Ok(citing.iter().any(|found| found.event.fact.kind == Kind::LEDGER))
-    }
-
-    /// Whether one of some traces names a conversation.
-    fn trace_names(&self, conversation: &str, traces: &dyn Fn(&WriterId, Seq) -> bool) -> Result<bool> {
-        let prefix = name_prefix(conversation);
-        if let Some(names) = self.bulk(&prefix) {
-            let citing = names.by_traces.get(&prefix);
-            return Ok(citing.is_some_and(|citing| citing.iter().any(|(writer, seq)| traces(writer, *seq))));
-        }
-        let citing = question::named(self.store, self.snapshot, conversation, true)?;
-        Ok(citing.iter().any(|found| {
-            found.event.fact.kind == Kind::TRACE && traces(&found.event.writer, found.event.seq)
-        }))
-    }
-}
-
-/// The conversation that a transcript or summary belongs to.
-fn conversation(event: &Event) -> &str {
-    let key = event.fact.key.as_str();
-    // A summary's key is the conversation and a time, with a colon between.
-    match event.fact.kind {
-        Kind::SUMMARY => key.split_once(':').map_or(key, |(conversation, _)| conversation),
-        _ => key,
-    }
+/// What becomes of a candidate.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Verdict {
+    Sent,
+    Held,
+    Skipped,
 }
 
 fn decide(
     state: &State,
     options: &PushOptions,
     mine: &EventSet,
-    chosen: Vec<Chosen>,
+    chosen: &Chosen,
     names: &Names<'_>,
     sources: Vec<Source>,
 ) -> Result<Selection> {
-    let mut sent: HashSet<(WriterId, Seq)> = HashSet::new();
     let wanted = |kind: Kind| {
         options.only.is_empty()
             || options.only.contains(&kind)
             // The transcripts and summaries that sent traces name go with them.
-            || options.only.contains(&Kind::TRACE) && matches!(kind, Kind::TRANSCRIPT | Kind::SUMMARY)
+            || options.only.contains(&Kind::TRACE) && is_body(kind)
     };
-    let in_time = |event: &Event| options.since.is_none_or(|since| event.fact.time >= since);
-    let (mut held, mut skipped) = (Vec::new(), Vec::new());
-    let is_body = |kind| matches!(kind, Kind::TRANSCRIPT | Kind::SUMMARY);
-    let mut verdict = |event: &Event, qualifies: bool, sent: &mut HashSet<(WriterId, Seq)>| {
-        if !wanted(event.fact.kind) || !in_time(event) {
-            skipped.push(place(event));
-        } else if qualifies {
-            sent.insert((event.writer, event.seq));
+    let verdict = |candidate: &Candidate, qualifies: &dyn Fn() -> Result<bool>| {
+        Ok(if !wanted(candidate.kind) || !candidate.in_time {
+            Verdict::Skipped
+        } else if qualifies()? {
+            Verdict::Sent
         } else {
-            held.push(place(event));
-        }
+            Verdict::Held
+        })
     };
-    for (_, event, _, _) in chosen.iter().filter(|(_, event, _, _)| !is_body(event.fact.kind)) {
-        let qualifies = options.full
-            || match event.fact.kind {
-                Kind::TRACE => names.ledger_names(&event.fact.key)?,
+    let judge = |bodies: bool, qualifies: &(dyn Fn(usize, &Candidate) -> Result<bool> + Sync)| {
+        let by_source = chosen.by_source.par_iter().enumerate();
+        by_source
+            .map(|(index, part)| {
+                let part = part.iter().filter(|candidate| is_body(candidate.kind) == bodies);
+                part.map(|candidate| verdict(candidate, &|| qualifies(index, candidate))).collect()
+            })
+            .collect::<Result<Vec<Vec<Verdict>>>>()
+    };
+    let records = judge(false, &|index, candidate| {
+        let name = || chosen.name(&sources, index, candidate);
+        Ok(options.full
+            || match candidate.kind {
+                Kind::TRACE => names.ledger_names(&candidate.prefix, &name)?,
                 // Nothing can name it, and it may say as much as a trace.
                 Kind::UNKNOWN => false,
                 _ => true,
-            };
-        verdict(event, qualifies, &mut sent);
+            })
+    })?;
+    let mut sent = Ranges::default();
+    let others = chosen.each().filter(|(_, candidate)| !is_body(candidate.kind));
+    for ((_, candidate), verdict) in others.zip(records.iter().flatten()) {
+        if *verdict == Verdict::Sent {
+            sent.add(chosen.writer(candidate), candidate.seq.get());
+        }
     }
+    let sent = sent.finish();
+    let there = |writer: &WriterId, seq: Seq| state.has.contains(writer, seq) || sent.contains(writer, seq);
     // `--only conversations` sends those of traces that are there already, or all with `--full`.
     let alone = |kind: Kind| options.full && (options.only.is_empty() || options.only.contains(&kind));
-    for (_, event, _, _) in chosen.iter().filter(|(_, event, _, _)| is_body(event.fact.kind)) {
-        let there =
-            |writer: &WriterId, seq: Seq| state.has.contains(writer, seq) || sent.contains(&(*writer, seq));
-        let qualifies = alone(event.fact.kind) || names.trace_names(conversation(event), &there)?;
-        verdict(event, qualifies, &mut sent);
-    }
-    Ok(assemble(
-        state,
-        mine,
-        chosen,
-        sent,
-        EventSet::from_ranges(held),
-        &EventSet::from_ranges(skipped),
-        sources,
-    ))
+    let bodies = judge(true, &|index, candidate| {
+        let name = || chosen.name(&sources, index, candidate);
+        Ok(alone(candidate.kind) || names.trace_names(&candidate.prefix, &name, &there)?)
+    })?;
+    let (mut records, mut bodies) = (records.iter().flatten(), bodies.iter().flatten());
+    let verdicts: Vec<Verdict> = chosen
+        .each()
+        .filter_map(|(_, candidate)| if is_body(candidate.kind) { bodies.next() } else { records.next() })
+        .copied()
+        .collect();
+    Ok(assemble(state, mine, chosen, &verdicts, sources))
 }
 
 fn assemble(
     state: &State,
     mine: &EventSet,
-    chosen: Vec<Chosen>,
-    sent: HashSet<(WriterId, Seq)>,
-    held: EventSet,
-    skipped: &EventSet,
+    chosen: &Chosen,
+    verdicts: &[Verdict],
     sources: Vec<Source>,
 ) -> Selection {
     let mut selection = Selection { held_back: state.held_kinds.clone(), ..Selection::default() };
-    let mut by_source: BTreeMap<usize, Vec<(Event, EventId, u32)>> = BTreeMap::new();
-    for (index, event, id, number) in chosen {
-        let kind = event.fact.kind;
-        let was_held = state.held.contains(&event.writer, event.seq);
+    let mut by_source: Vec<Vec<u32>> = vec![Vec::new(); sources.len()];
+    let (mut sent, mut held, mut skipped) = (Ranges::default(), Ranges::default(), Ranges::default());
+    for ((index, candidate), verdict) in chosen.each().zip(verdicts) {
+        let (kind, writer) = (candidate.kind, chosen.writer(candidate));
+        let was_held = state.held.contains(&writer, candidate.seq);
         let count = selection.held_back.entry(kind).or_default();
-        if sent.contains(&(event.writer, event.seq)) || skipped.contains(&event.writer, event.seq) {
-            *count = count.saturating_sub(u64::from(was_held));
-        } else {
+        if *verdict == Verdict::Held {
             *count += u64::from(!was_held);
+        } else {
+            *count = count.saturating_sub(u64::from(was_held));
         }
-        if sent.contains(&(event.writer, event.seq)) {
-            *selection.sent.entry(kind).or_default() += 1;
-            by_source.entry(index).or_default().push((event, id, number));
-        }
+        let set = match verdict {
+            Verdict::Sent => {
+                *selection.sent.entry(kind).or_default() += 1;
+                by_source[index].push(candidate.number);
+                &mut sent
+            }
+            Verdict::Held => &mut held,
+            Verdict::Skipped => &mut skipped,
+        };
+        set.add(writer, candidate.seq.get());
     }
     selection.held_back.retain(|_, count| *count > 0);
-    for (index, mut events) in by_source {
-        let source = sources[index].clone();
-        events.sort_unstable_by_key(|(_, _, number)| *number);
-        let whole = matches!(source.handle, Handle::Sealed(_)) && events.len() == source.events as usize;
-        selection.picks.push(Pick { source, events: (!whole).then_some(events) });
+    for (source, mut numbers) in sources.into_iter().zip(by_source) {
+        if numbers.is_empty() {
+            continue;
+        }
+        numbers.sort_unstable();
+        let whole = matches!(source.handle, Handle::Sealed(_)) && numbers.len() == source.events as usize;
+        selection.picks.push(Pick { source, numbers: (!whole).then_some(numbers) });
     }
-    selection.events =
-        EventSet::from_ranges(sent.iter().map(|(writer, seq)| (*writer, seq.get(), seq.get())));
-    selection.held = state.held.union(&held).minus(&selection.events).minus(skipped);
-    selection.evaluated = mine.minus(skipped);
+    let skipped = skipped.finish();
+    selection.events = sent.finish();
+    selection.held = state.held.union(&held.finish()).minus(&selection.events).minus(&skipped);
+    selection.evaluated = mine.minus(&skipped);
     selection
 }

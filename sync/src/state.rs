@@ -163,7 +163,7 @@ fn address_key(address: &str) -> Vec<u8> {
 /// The directory in which a store caches what it has read of a remote.
 pub fn cache_dir(store: &Store, remote: &RemoteId) -> Result<std::path::PathBuf> {
     let dir = store.dir().join("remotes").join(encode_hex(remote));
-    for name in ["tables", "outbox", "inbox"] {
+    for name in ["tables", "inbox"] {
         let path = dir.join(name);
         store
             .env()

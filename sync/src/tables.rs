@@ -7,6 +7,7 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use agent_trace_store::build::Ended;
 use agent_trace_store::env::{Env, File};
 use agent_trace_store::id::SegmentId;
 use agent_trace_store::layout::write_durably;
@@ -87,8 +88,40 @@ pub fn remote_segment(
     Sealed::from_file(file, bytes, *segment).map(Arc::new)
 }
 
+/// Keeps the footer of a segment that has been built.
+pub fn keep_table<S>(store: &Store, remote: &RemoteId, ended: &Ended<S>) -> Result<()> {
+    let mut table = ended.header.to_vec();
+    table.extend_from_slice(&(ended.bytes - ended.footer.len() as u64).to_le_bytes());
+    table.extend_from_slice(&ended.bytes.to_le_bytes());
+    table.extend_from_slice(&ended.footer);
+    write_durably(store.env(), &table_path(store, remote, &ended.id)?, &table, true)
+}
+
+/// The footers that are kept of segments that are not known to stand on the remote.
+pub fn stray_tables(store: &Store, remote: &RemoteId, state: &State) -> Result<Vec<Arc<Sealed>>> {
+    let dir = cache_dir(store, remote)?.join("tables");
+    let doing = |error| Error::io(format!("cannot list `{}`", dir.display()), error);
+    let mut found = Vec::new();
+    for entry in store.env().fs.list(&dir).map_err(doing)? {
+        let id = entry.name.to_str().and_then(|name| SegmentId::parse(name).ok());
+        let Some(id) = id.filter(|id| !state.segments.contains_key(id)) else { continue };
+        match open_table(store.env(), &dir.join(&entry.name), &id) {
+            Ok(sealed) => found.push(Arc::new(sealed)),
+            Err(_) => forget_table(store, remote, &id)?,
+        }
+    }
+    Ok(found)
+}
+
+/// Removes the footer that is kept of a segment.
+pub fn forget_table(store: &Store, remote: &RemoteId, segment: &SegmentId) -> Result<()> {
+    let path = table_path(store, remote, segment)?;
+    let doing = |error| Error::io(format!("cannot remove `{}`", path.display()), error);
+    store.env().fs.remove(&path).map_err(doing)
+}
+
 /// Keeps the footer of a segment file that is at hand.
-pub fn cache_table(
+fn cache_table(
     store: &Store,
     remote: &RemoteId,
     segment: &SegmentId,

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
+use agent_trace_store::build::Sink;
 use agent_trace_store::env::{Env, File, LockMode};
 use agent_trace_store::id::encode_hex;
 use agent_trace_store::layout::create_dir_durably;
@@ -35,6 +36,9 @@ pub trait Transport: Send + Sync {
     /// Sends a segment; durable when this returns. Its hash is compared on the way, so that what has been damaged here
     /// gets no name there. `sent` hears of each part.
     fn send(&self, id: &SegmentId, file: &dyn File, bytes: u64, sent: &dyn Fn(u64)) -> Result<()>;
+    /// Starts a segment whose bytes are made while they are sent, and whose name is known at the end. A transport that
+    /// needs the name or the length first keeps the bytes here until then.
+    fn create(&self) -> Result<Box<dyn Upload>>;
     /// Makes sure that a file that was sent earlier, by a push that did not hear of it, stays there.
     fn keep(&self, key: &str) -> Result<()>;
     /// Says in whose name files are written from now on.
@@ -45,6 +49,67 @@ pub trait Transport: Send + Sync {
     fn place(&self) -> String;
     /// How many requests were made.
     fn requests(&self) -> u64;
+}
+
+/// A segment on its way: bytes in order, then its name. Dropped without a name, it is gone.
+pub trait Upload: Send {
+    /// Sends the next bytes.
+    fn write(&mut self, bytes: &[u8]) -> Result<()>;
+    /// Makes what was sent durable.
+    fn sync(&mut self) -> Result<()>;
+    /// Gives the segment its name; durable when this returns.
+    fn name(self: Box<Self>, id: &SegmentId) -> Result<()>;
+}
+
+impl Sink for Box<dyn Upload> {
+    fn write(&mut self, bytes: &[u8]) -> Result<()> {
+        self.as_mut().write(bytes)
+    }
+
+    fn sync(&mut self) -> Result<()> {
+        self.as_mut().sync()
+    }
+
+    fn discard(self) {}
+}
+
+/// A segment that is written aside in a folder.
+struct FolderUpload {
+    env: Env,
+    dir: PathBuf,
+    aside: PathBuf,
+    file: Box<dyn File>,
+    written: u64,
+    named: bool,
+}
+
+impl Upload for FolderUpload {
+    fn write(&mut self, bytes: &[u8]) -> Result<()> {
+        self.file.write_all_at(bytes, self.written).map_err(|error| unreachable(&self.aside, error))?;
+        self.written += bytes.len() as u64;
+        Ok(())
+    }
+
+    fn sync(&mut self) -> Result<()> {
+        self.file.sync().map_err(|error| unreachable(&self.aside, error))
+    }
+
+    fn name(mut self: Box<Self>, id: &SegmentId) -> Result<()> {
+        let path = self.dir.join(segment_key(id));
+        let dir = path.parent().expect("a segment lies in a folder");
+        self.env.fs.rename(&self.aside, &path).map_err(|error| unreachable(&path, error))?;
+        self.named = true;
+        self.env.fs.sync_dir(dir).map_err(|error| unreachable(&path, error))
+    }
+}
+
+impl Drop for FolderUpload {
+    fn drop(&mut self) {
+        if !self.named {
+            // A file with a name of its own that nobody reads; a later push makes another.
+            let _ = self.env.fs.remove(&self.aside);
+        }
+    }
 }
 
 /// A remote in a folder.
@@ -84,12 +149,16 @@ impl Folder {
         format!(".new-{}-", self.owner.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
+    fn aside_in(&self, dir: &Path) -> PathBuf {
+        let mut random = [0; 8];
+        self.env.entropy.fill(&mut random);
+        dir.join(format!("{}{}", self.aside(), encode_hex(&random)))
+    }
+
     fn put(&self, key: &str, fill: &mut dyn FnMut(&dyn File) -> Result<()>) -> Result<()> {
         let path = self.path(key);
         let dir = path.parent().ok_or_else(|| Error::invalid(format!("`{key}` is no key of a remote")))?;
-        let mut random = [0; 8];
-        self.env.entropy.fill(&mut random);
-        let aside = dir.join(format!("{}{}", self.aside(), encode_hex(&random)));
+        let aside = self.aside_in(dir);
         let doing = |error| unreachable(&path, error);
         let file = self.env.fs.create(&aside, false).map_err(doing)?;
         let filled = fill(file.as_ref()).and_then(|()| file.sync().map_err(doing));
@@ -193,6 +262,14 @@ impl Transport for Folder {
             }
             Ok(())
         })
+    }
+
+    fn create(&self) -> Result<Box<dyn Upload>> {
+        let dir = self.path("segments");
+        let aside = self.aside_in(&dir);
+        let file = self.env.fs.create(&aside, false).map_err(|error| unreachable(&aside, error))?;
+        let (env, dir) = (self.env.clone(), self.dir.clone());
+        Ok(Box::new(FolderUpload { env, dir, aside, file, written: 0, named: false }))
     }
 
     fn keep(&self, key: &str) -> Result<()> {

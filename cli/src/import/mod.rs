@@ -136,7 +136,9 @@ fn work(
     let pins = workers.iter().map(|worker| std::mem::take(&mut hold(worker).pins)).reduce(peer::Pins::merged);
     let sessions = transcripts::sessions(job, probes, entries, layouts, &pins.unwrap_or_default());
     let queue = transcripts::Queue::new(sessions, &snapshot);
-    each_worker(job, &workers, |worker| transcripts::take(job, &queue, worker))?;
+    // Transcripts are compressed with large windows, so fewer are taken at once.
+    let few = rayon::current_num_threads().min(workers.len());
+    each_worker(job, &workers[..few], |worker| transcripts::take(job, &queue, worker))?;
 
     for worker in workers {
         let worker = worker.into_inner().unwrap_or_else(PoisonError::into_inner);
@@ -179,7 +181,7 @@ fn hold<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 /// Workers beyond one for each core: while one waits for the disk, another computes.
-const WAITING_WORKERS: usize = 1;
+const WAITING_WORKERS: usize = 2;
 
 /// Runs each worker on a thread of its own; the first error stops all of them.
 ///
