@@ -34,7 +34,7 @@ pub const RECIPE_DEPTH_MAX: usize = 32;
 /// A segment is sealed when it has grown past this.
 pub const SEGMENT_BYTES_TARGET: u64 = 32 << 20;
 /// A segment is sealed when it holds this many events.
-pub const SEGMENT_EVENTS_TARGET: u32 = 49_152;
+pub const SEGMENT_EVENTS_TARGET: u32 = 24_576;
 /// Frames of one batch together, after decompression.
 pub const BATCH_RAW_BYTES_MAX: u64 = 256 << 20;
 /// What is built in one go ends a batch after this many bytes before compression.

@@ -10,6 +10,7 @@ use crate::report::{Done, Failure};
 use crate::ui::{self, Ui};
 
 pub(super) fn run(context: &Context, args: &args::Compact) -> Result<Done, Failure> {
+    agent_trace_store::env::yield_to_others();
     let (_, store) = context.open()?;
     let ui = &context.ui;
     let plan = compact::plan(&store)?;

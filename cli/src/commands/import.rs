@@ -14,6 +14,7 @@ const BAD_SHOWN_MAX: usize = 100;
 
 pub(super) fn run(context: &Context, args: &args::Import) -> Result<Done, Failure> {
     let since = context.time(args.since.as_deref(), Edge::First)?;
+    agent_trace_store::env::yield_to_others();
     let (_, store) = context.open()?;
     for path in &args.paths {
         let doing = |error| Error::io(format!("cannot look at `{}`", path.display()), error);

@@ -7,6 +7,7 @@ use crate::sanitize;
 use crate::ui;
 
 pub(super) fn run(context: &Context) -> Result<Done, Failure> {
+    agent_trace_store::env::yield_to_others();
     let (_, store) = context.open()?;
     let ui = &context.ui;
     let report = {

@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use crate::time::Timestamp;
 
-pub use os::{OsClock, OsEntropy, OsFs, os_env};
+pub use os::{OsClock, OsEntropy, OsFs, os_env, yield_to_others};
 
 /// The world as one value, made once at the top of the program and passed down.
 #[derive(Clone)]

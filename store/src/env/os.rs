@@ -21,6 +21,17 @@ pub fn os_env() -> Env {
     Env { fs: Arc::new(OsFs), clock: Arc::new(OsClock::new()), entropy: Arc::new(OsEntropy) }
 }
 
+/// Lets other processes go first from now on: for bulk work, beside which hooks and questions should answer at once.
+///
+/// Threads that are running already keep their priority, so a command calls this before it starts any.
+pub fn yield_to_others() {
+    // Where the system does not allow it, the work goes on as it would have.
+    let _ = rustix::process::nice(NICENESS);
+}
+
+/// How much others go first: enough that they hardly notice, and nothing is lost where nobody else works.
+const NICENESS: i32 = 10;
+
 /// The file system of the operating system.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct OsFs;
