@@ -255,7 +255,9 @@ impl Store {
     /// Where the own log stands, durably or not.
     pub fn tail(&self) -> Result<LogTail> {
         let writer = self.writer();
+        // Looked at once: an open segment that could not be read now, and could be later, must not go unseen.
         let set = self.refresh()?;
+        let sealed = self.tail_before(&set)?;
         let mut tail = LogTail::empty(writer);
         if let Some(open) = &set.open {
             let rows = self.index.read(|view| view.segments())?.unwrap_or_default();
@@ -266,7 +268,6 @@ impl Store {
                 tail = scanned.tail;
             }
         }
-        let sealed = self.tail_before()?;
         Ok(if sealed.seq > tail.seq { sealed } else { tail })
     }
 
@@ -404,9 +405,8 @@ impl Store {
     }
 
     /// Where the own log stands according to the sealed segments.
-    fn tail_before(&self) -> Result<LogTail> {
+    fn tail_before(&self, set: &SegmentSet) -> Result<LogTail> {
         let writer = self.writer();
-        let set = self.refresh()?;
         if let Some(unreadable) = set.unreadable.first() {
             // A seq that was used must not be used again; which are used is not known.
             let message = format!("cannot append: segment `{}` cannot be read", unreadable.path.display());
@@ -430,7 +430,7 @@ impl Store {
 
     /// The same where there is no open segment: what the index has seen of the own log must stand in the others.
     fn tail_of_sealed(&self) -> Result<LogTail> {
-        let tail = self.tail_before()?;
+        let tail = self.tail_before(&self.refresh()?)?;
         let known = *self.sealed_tail.lock().unwrap_or_else(PoisonError::into_inner);
         if known.is_some_and(|known| known.writer == tail.writer && known.seq <= tail.seq) {
             // This process sealed it: no need to wait for the index, which it may be feeding just now.

@@ -285,9 +285,12 @@ impl Puller<'_> {
         let mut at = 0;
         while at < listed.bytes {
             let length = usize::try_from(listed.bytes - at).unwrap_or(usize::MAX).min(buffer.len());
-            source
-                .read_exact_at(&mut buffer[..length], at)
-                .map_err(|error| Error::corrupt("it is shorter than its manifest says").with_source(error))?;
+            source.read_exact_at(&mut buffer[..length], at).map_err(|error| match error.kind() {
+                std::io::ErrorKind::UnexpectedEof => {
+                    Error::corrupt("it is shorter than its manifest says").with_source(error)
+                }
+                _ => Error::io("cannot read a segment of the remote", error),
+            })?;
             target.write_all_at(&buffer[..length], at).map_err(doing)?;
             at += length as u64;
             progress.advance(length as u64);

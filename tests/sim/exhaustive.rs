@@ -158,6 +158,13 @@ fn run_case(way: Way, at: u64) -> bool {
     hit
 }
 
+fn fail(way: Way, at: u64, panic: &(dyn std::any::Any + Send)) -> ! {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("a panic without text");
+    eprintln!("{way:?} at operation {at}: {text}");
+    panic!("{way:?} at operation {at}");
+}
+
 #[test]
 fn every_operation_may_fail() {
     let quiet_run = || {
@@ -179,7 +186,9 @@ fn every_operation_may_fail() {
     let work = || {
         alone(|| {
             while let Some((way, at)) = cases.get(next.fetch_add(1, Ordering::Relaxed)) {
-                if run_case(*way, *at) {
+                // Said here, since a panic in a thread of a pool may be told without its message.
+                let ran = std::panic::catch_unwind(|| run_case(*way, *at));
+                if ran.unwrap_or_else(|panic| fail(*way, *at, panic.as_ref())) {
                     hits.fetch_add(1, Ordering::Relaxed);
                 }
             }
