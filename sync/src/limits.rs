@@ -29,6 +29,24 @@ pub const BULK_EVENTS_MIN: usize = 2_000;
 /// A segment at least this large, of which at least half is sent, goes as a segment of its own; parts of others are
 /// gathered. In simulations segments are small.
 pub const CUT_BYTES_MIN: u64 = if cfg!(feature = "sim") { 2 << 10 } else { 1 << 20 };
+/// Wait for another process that uses a service's data folder.
+pub const SERVICE_LOCK_WAIT_MICROS_MAX: u64 = 2_000_000;
+/// Organisations of one service.
+pub const ORGS_MAX: usize = 16_384;
+/// Projects of one service.
+pub const PROJECTS_MAX: usize = 131_072;
+/// Tokens of one service, revoked ones too.
+pub const TOKENS_MAX: usize = 131_072;
+/// The name of an organisation, a project or a token, for people.
+pub const NAME_BYTES_MAX: usize = 256;
+/// What a project is about.
+pub const DESCRIPTION_BYTES_MAX: usize = 4096;
+/// The public part of a token.
+pub const TOKEN_ID_BYTES_MAX: usize = 64;
+/// What redb may keep of the accounts, all of which are in memory anyway.
+pub const ACCOUNTS_CACHE_BYTES: usize = 1 << 20;
+/// Archives of projects that stay open; more only while more are used at once.
+pub const ARCHIVES_OPEN_MAX: usize = 64;
 
 const _: () = assert!(HEAD_BYTES_MAX > 136 * agent_trace_store::limits::WRITERS_MAX as u64);
 const _: () = assert!(MANIFEST_BYTES_MAX > 72 * MANIFEST_SEGMENTS_MAX as u64 + 1024);

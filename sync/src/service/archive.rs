@@ -110,7 +110,14 @@ pub trait Accounts: Send + Sync {
     fn revoke_token(&self, id: &TokenId) -> Result<bool>;
     /// What a secret grants now; `None` for one that is unknown, revoked or expired, found in the same time.
     fn authenticate(&self, secret: &str) -> Result<Option<Grant>>;
-    /// The archive of a project.
+    /// Whether this is the admin's secret, found in the same time for every other text.
+    fn is_admin(&self, secret: &str) -> bool;
+    /// Does what nobody should wait for, such as writing when tokens were last used. To be called about once a minute,
+    /// and at the end.
+    fn tend(&self) -> Result<()> {
+        Ok(())
+    }
+    /// The archive of a project; `NotFound` where it has been removed.
     fn archive(&self, project: &Project) -> Result<std::sync::Arc<dyn Archive>>;
 }
 
