@@ -163,7 +163,7 @@ fn symbols_are_the_same_everywhere() {
 
 #[expect(clippy::disallowed_methods, reason = "golden files lie beside the test")]
 fn check_golden(path: &str, bytes: &[u8]) {
-    if std::env::var_os("AGENT_TRACE_GOLDEN_WRITE").is_some() {
+    if std::env::var_os("AGENT_TRACE_BLESS").is_some() {
         std::fs::write(path, bytes).unwrap();
     }
     assert!(std::fs::read(path).unwrap() == bytes, "`{path}` has other bytes");
