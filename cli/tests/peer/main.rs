@@ -6,7 +6,8 @@
 use std::collections::BTreeSet;
 
 use layout::{Layout, Size, sha256};
-use world::{Machine, Service, text};
+use serde_json::json;
+use world::{ADMIN, Machine, Service, text};
 
 use support::PROGRAM;
 
@@ -58,7 +59,9 @@ fn one_peer_pushes_and_another_pulls_all_of_it() {
     let Some(peer) = peer() else { return };
     let service = Service::start();
     let remote = service.project("web");
-    let (from, to) = (Machine::new(&peer, &remote), Machine::new(&peer, &remote));
+    // One of them reaches it as behind a gateway.
+    let gateway = (service.url("at/acme/web"), remote.1.clone());
+    let (from, to) = (Machine::new(&peer, &remote), Machine::new(&peer, &gateway));
     let mut layout = Layout::generate(1, LARGE);
     layout.write(&from.data());
     let said = from.run(&["push"]);
@@ -142,6 +145,63 @@ fn the_peer_and_ours_converge_on_one_project() {
     assert_holds(&new, &all, "our pull into an empty store");
     let sent = &ours.json(&["push", "--full"])[0]["sent"];
     assert!(sent.as_object().unwrap().values().all(|count| count == 0), "nothing is left to send: {sent}");
+}
+
+#[test]
+fn the_peer_is_let_in_and_kept_out_as_by_its_own_service() {
+    let Some(peer) = peer() else { return };
+    let service = Service::start();
+    let (url, token) = service.project("web");
+    let machine = Machine::new(&peer, &(url.clone(), token.clone()));
+    let check = |variable: (&str, &str), arguments: &[&str], status: i32, words: &str| {
+        let (found, said) = machine.outcome(variable, arguments);
+        assert!(
+            found == status && said.contains(words),
+            "{arguments:?}: {found}, not {status} and {words}: {said}"
+        );
+    };
+    let no = ("NOTHING", "");
+    let (_, said) = machine.outcome(no, &["doctor"]);
+    assert!(said.contains("Remote 'origin' responds at"), "{said}");
+    assert!(said.contains("token matches URL (token org='acme', project-scoped to 'web')"), "{said}");
+    // Other organisations and projects, and tokens that are none.
+    let other = |path: &str, token: &str| {
+        ["remote", "add", "x", &service.url(path), "--token", token].map(str::to_owned)
+    };
+    let refused = |path: &str, token: &str, words: &str| {
+        let arguments = other(path, token);
+        check(no, &arguments.each_ref().map(String::as_str), 1, words);
+    };
+    refused("zzz/web", &token, "Token belongs to org 'acme'");
+    refused("acme/other", &token, "Token is scoped to project 'web'");
+    refused("acme/web", "at_nothing", "remote add: ");
+    // Projects by the admin's secret and by a token.
+    let new = service.url("acme/new");
+    check(ADMIN, &["project", "create", &new, "--name", "New"], 0, "\"project_id\": \"new\"");
+    check(ADMIN, &["project", "create", &new], 2, "");
+    check((ADMIN.0, "wrong"), &["project", "create", &service.url("acme/none")], 1, "");
+    let maker = service.token(&json!(null), &["read", "write", "projects:write"]);
+    let newer = service.url("acme/newer");
+    check(
+        no,
+        &["remote", "add", "newer", &newer, "--token", &maker, "--create"],
+        0,
+        "Registered project 'newer'",
+    );
+    check(no, &["remote", "add", "again", &newer, "--token", &maker, "--create"], 0, "already exists");
+    // A token that may only read, and a project that is not there: the peer ends with 0, and says what was wrong.
+    Layout::generate(6, SMALL).write(&machine.data());
+    let reader = service.token(&json!("web"), &["read"]);
+    check(no, &["remote", "add", "reader", &url, "--token", &reader], 0, "");
+    check(no, &["push", "--remote", "reader"], 0, "Error: traces: HTTP Error 403");
+    check(no, &["remote", "add", "absent", &service.url("acme/absent"), "--token", &maker], 0, "");
+    check(no, &["push", "--remote", "absent"], 0, "Error: traces: HTTP Error 404");
+    check(
+        no,
+        &["push", "--remote", "origin", "--full"],
+        0,
+        "Pushed 67 trace(s), 30 ledger(s), 30 commit-link(s)",
+    );
 }
 
 /// Lets every other conversation grow.

@@ -12,6 +12,8 @@ use tempfile::TempDir;
 
 use crate::support::{PROGRAM, command};
 
+/// The variable in which both programs take the admin's secret, and its value here.
+pub(crate) const ADMIN: (&str, &str) = ("AGENT_TRACE_ADMIN_SECRET", ADMIN_SECRET);
 const ADMIN_SECRET: &str = "a-secret-of-this-test-only-0123456789";
 /// A command that takes longer hangs: the peer's pull from its own service never ends.
 const WAIT: Duration = Duration::from_secs(300);
@@ -31,7 +33,7 @@ impl Service {
         let log = fs::File::create(data.path().join("log")).unwrap();
         let child = command(PROGRAM, data.path(), data.path())
             .args(["serve", "--data", "data", "--listen", &format!("127.0.0.1:{port}")])
-            .env("AGENT_TRACE_ADMIN_SECRET", ADMIN_SECRET)
+            .env(ADMIN.0, ADMIN.1)
             .stdout(log.try_clone().unwrap())
             .stderr(log)
             .spawn()
@@ -53,12 +55,21 @@ impl Service {
 
     /// Makes a project in the organisation `acme` and a token for it; returns its URL and the token.
     pub(crate) fn project(&self, slug: &str) -> (String, String) {
-        let org = self.admin("/api/v1/orgs", &json!({"slug": "acme", "name": "Acme"}));
+        self.admin("/api/v1/orgs", &json!({"slug": "acme", "name": "Acme"}));
         self.admin("/api/v1/projects", &json!({"project_id": slug, "org_slug": "acme"}));
-        let token =
-            self.admin("/api/v1/tokens", &json!({"org_id": org["id"], "project_id": slug, "name": "test"}));
-        let token = token["token"].as_str().unwrap().to_owned();
-        (format!("http://127.0.0.1:{}/acme/{slug}", self.port), token)
+        (self.url(&format!("acme/{slug}")), self.token(&json!(slug), &["read", "write"]))
+    }
+
+    /// Makes a token in the organisation `acme`, for a project or for `null`.
+    pub(crate) fn token(&self, project: &Value, scopes: &[&str]) -> String {
+        let org = self.admin("/api/v1/orgs", &json!({"slug": "acme"}));
+        let token = json!({"org_id": org["id"], "project_id": project, "scopes": scopes, "name": "test"});
+        self.admin("/api/v1/tokens", &token)["token"].as_str().unwrap().to_owned()
+    }
+
+    /// A URL of this service.
+    pub(crate) fn url(&self, path: &str) -> String {
+        format!("http://127.0.0.1:{}/{path}", self.port)
     }
 
     fn admin(&self, path: &str, body: &Value) -> Value {
@@ -141,6 +152,15 @@ impl Machine {
         text
     }
 
+    /// Runs a command with a variable, and returns its status and all that it said.
+    pub(crate) fn outcome(&self, variable: (&str, &str), arguments: &[&str]) -> (i32, String) {
+        let mut command = self.command(&self.program);
+        command.env(variable.0, variable.1).args(arguments);
+        let output = wait(&mut command);
+        let said = [output.stdout, output.stderr].concat();
+        (output.status.code().unwrap_or(-1), String::from_utf8_lossy(&said).into_owned())
+    }
+
     /// The answer of our program.
     pub(crate) fn json(&self, arguments: &[&str]) -> Vec<Value> {
         let text = self.run(&[arguments, &["--json"]].concat());
@@ -177,6 +197,14 @@ pub(crate) fn text(path: &Path) -> &str {
 
 /// Waits for a command, which must succeed.
 fn finish(mut command: Command) -> Output {
+    let output = wait(&mut command);
+    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{command:?}: {}\n{out}\n{err}", output.status);
+    output
+}
+
+/// Waits for a command, and kills one that hangs.
+fn wait(command: &mut Command) -> Output {
     let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let id = child.id().to_string();
     let (done, waits) = std::sync::mpsc::channel::<()>();
@@ -188,7 +216,5 @@ fn finish(mut command: Command) -> Output {
     let output = child.wait_with_output().unwrap();
     drop(done);
     guard.join().unwrap();
-    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert!(output.status.success(), "{command:?}: {}\n{out}\n{err}", output.status);
     output
 }
