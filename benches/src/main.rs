@@ -22,6 +22,7 @@ mod ours;
 mod peers;
 mod python;
 mod questions;
+mod reconcile;
 mod records;
 mod recover;
 mod report;
@@ -105,6 +106,8 @@ enum Work {
     Questions,
     /// push and pull with a folder remote, against copying and reindex
     Sync,
+    /// Finding the difference of two sets of ids
+    Reconcile,
     /// Opening after kill -9
     Recover,
     /// Makes synthetic records in DIR
@@ -172,11 +175,12 @@ type Section = fn(&Options, &mut Report) -> Result<()>;
 
 /// Runs the sections asked for; one that cannot go on does not stop the next.
 fn measured(work: &Work, options: &Options, report: &mut Report) {
-    let sections: [(&str, Section); 5] = [
+    let sections: [(&str, Section); 6] = [
         ("corpus", corpus::run),
         ("records", records::run),
         ("questions", questions::run),
         ("sync", exchange::run),
+        ("reconcile", reconcile::run),
         ("recover", recover::run),
     ];
     let wanted = match work {
@@ -184,6 +188,7 @@ fn measured(work: &Work, options: &Options, report: &mut Report) {
         Work::Records => "records",
         Work::Questions => "questions",
         Work::Sync => "sync",
+        Work::Reconcile => "reconcile",
         Work::Recover => "recover",
         _ => "all",
     };

@@ -47,6 +47,27 @@ pub const TOKEN_ID_BYTES_MAX: usize = 64;
 pub const ACCOUNTS_CACHE_BYTES: usize = 1 << 20;
 /// Archives of projects that stay open; more only while more are used at once.
 pub const ARCHIVES_OPEN_MAX: usize = 64;
+/// One chunk of an upload to a service.
+pub const UPLOAD_CHUNK_BYTES_MAX: usize = 8 << 20;
+/// Runs of events in one answer or question.
+pub const RUNS_MAX: usize = 65_536;
+/// Ids in one question to a service.
+pub const QUESTION_IDS_MAX: usize = 16_384;
+/// Segments of one commit.
+pub const COMMIT_SEGMENTS_MAX: usize = 4_096;
+/// Symbols that a reconciliation may take.
+pub const SYMBOLS_MAX: usize = 262_144;
+/// Symbols that a reconciliation asks for first.
+pub const SYMBOLS_FIRST: usize = 256;
+/// Tips in one part of a stream.
+pub const PART_TIPS_MAX: usize = 4_096;
+/// What is read of a segment at once while it is sent.
+pub const STREAM_BUFFER_BYTES: usize = 128 << 10;
+/// An error in a stream, as JSON.
+pub const ERROR_BYTES_MAX: usize = 64 << 10;
+/// A small JSON answer.
+pub const JSON_ANSWER_BYTES_MAX: usize = 1 << 20;
 
+const _: () = assert!(ERROR_BYTES_MAX <= JSON_ANSWER_BYTES_MAX);
 const _: () = assert!(HEAD_BYTES_MAX > 136 * agent_trace_store::limits::WRITERS_MAX as u64);
 const _: () = assert!(MANIFEST_BYTES_MAX > 72 * MANIFEST_SEGMENTS_MAX as u64 + 1024);

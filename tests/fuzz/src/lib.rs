@@ -24,6 +24,7 @@ use agent_trace_store::{Error, ErrorKind, EventId, Kind, ObjectId, Seq, Timestam
 pub use agent_trace_tests::{MemoryFile, Random};
 
 pub mod remotes;
+pub mod wire;
 
 /// One decoder under test.
 #[derive(Clone, Copy)]
@@ -60,6 +61,14 @@ pub const TARGETS: &[Target] = &[
     Target { name: "remote_state", run: remotes::remote_state, seed: remotes::seed_state },
     Target { name: "own_head", run: remotes::own_head, seed: remotes::seed_own_head },
     Target { name: "footer_copy", run: remotes::footer_copy, seed: remotes::seed_footer_copy },
+    Target { name: "arrivals", run: wire::arrivals, seed: wire::seed_arrivals },
+    Target { name: "reconcile_request", run: wire::reconcile_request, seed: wire::seed_reconcile_request },
+    Target { name: "symbols", run: wire::symbols, seed: wire::seed_symbols },
+    Target { name: "reconcile", run: wire::reconcile, seed: wire::seed_reconcile },
+    Target { name: "fetch", run: wire::fetch, seed: wire::seed_fetch },
+    Target { name: "holds", run: wire::holds, seed: wire::seed_holds },
+    Target { name: "commit_request", run: wire::commit_request, seed: wire::seed_commit_request },
+    Target { name: "parts", run: wire::parts, seed: wire::seed_parts },
 ];
 
 const KEY_NONCE: [u8; 16] = [7; 16];
