@@ -31,4 +31,6 @@ pub mod sending;
 pub mod push;
 pub mod receive;
 pub mod pull;
+pub mod wire;
 pub mod service;
+pub mod client;
