@@ -8,25 +8,25 @@ const SHOWN_CHARS_MAX: usize = 300;
 
 /// A refusal.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Refusal {
+pub(super) struct Refusal {
     /// The status.
-    pub status: u16,
+    pub(super) status: u16,
     /// What a program may decide by.
-    pub code: Option<String>,
+    pub(super) code: Option<String>,
     /// What the service says to people.
-    pub text: Option<String>,
+    pub(super) text: Option<String>,
     /// Where an upload goes on.
-    pub offset: Option<u64>,
+    pub(super) offset: Option<u64>,
     /// What of a commit does not check.
-    pub refused: Vec<String>,
+    pub(super) refused: Vec<String>,
     /// Where else the service wants the request to go.
-    pub location: Option<String>,
+    pub(super) location: Option<String>,
     /// How long the service wants to be left alone.
-    pub retry_after_micros: Option<u64>,
+    pub(super) retry_after_micros: Option<u64>,
     /// What the service's clock says.
-    pub date: Option<String>,
+    pub(super) date: Option<String>,
     /// Whether the body was one of ours, and not a page of a proxy.
-    pub is_known: bool,
+    pub(super) is_known: bool,
 }
 
 #[derive(Default, Deserialize)]
@@ -58,7 +58,7 @@ impl Refusal {
     }
 
     /// Whether it carries a code.
-    pub fn is(&self, code: &str) -> bool {
+    pub(super) fn is(&self, code: &str) -> bool {
         self.code.as_deref() == Some(code)
     }
 
@@ -78,7 +78,7 @@ impl Refusal {
     }
 
     /// The refusal as an error.
-    pub fn into_error(self) -> Error {
+    pub(super) fn into_error(self) -> Error {
         let kind = self.kind();
         let what = match (self.status, &self.location) {
             (300..=399, Some(location)) => {
