@@ -33,5 +33,8 @@ pub mod receive;
 pub mod take;
 pub mod pull;
 pub mod wire;
+pub mod reconcile;
 pub mod service;
 pub mod client;
+pub mod service_remote;
+pub mod exchange;

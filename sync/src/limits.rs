@@ -39,6 +39,8 @@ pub const QUESTION_IDS_MAX: usize = 16_384;
 pub const COMMIT_SEGMENTS_MAX: usize = 4_096;
 /// Symbols that a reconciliation may take.
 pub const SYMBOLS_MAX: usize = 262_144;
+/// Symbols that a reconciliation asks for first.
+pub const SYMBOLS_FIRST: usize = 256;
 /// Tips in one part of a stream.
 pub const PART_TIPS_MAX: usize = 4_096;
 /// What is read of a segment at once while it is sent.
@@ -79,6 +81,8 @@ pub const LEGACY_ITEMS_MAX: usize = 500;
 pub const LEGACY_BYTES_MAX: usize = 10 << 20;
 /// A transcript up to this length goes inside its pointer by protocol 1.
 pub const INLINE_BYTES_MAX: u64 = 256 << 10;
+/// A commit that waits for its answer, as it is kept here.
+pub const PENDING_BYTES_MAX: u64 = 64 << 20;
 /// Times that a pull asks again after a stream that was cut.
 pub const STREAMS_MAX: u32 = 5;
 

@@ -47,8 +47,10 @@ pub struct PushReport {
     pub new_writer: bool,
     /// Heads on the remote that went back or vanished since they were last seen.
     pub gone_back: Vec<String>,
-    /// What on the remote cannot be read, with reasons.
+    /// What on the remote cannot be read, or what it does not take, with reasons.
     pub refused: Vec<String>,
+    /// Logs that have forked, as a service says.
+    pub forks: Vec<String>,
 }
 
 /// Pushes.

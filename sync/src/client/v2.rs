@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use agent_trace_store::env::File;
-use agent_trace_store::{Error, ErrorKind, ObjectId, Result, SegmentId};
+use agent_trace_store::{Error, ErrorKind, EventId, ObjectId, Result, SegmentId};
 use bytes::Bytes;
 use reqwest::Method;
 
@@ -94,8 +94,38 @@ impl Client {
 
     /// Sends a segment in chunks, from where an earlier try stopped; `sent` hears of each. Returns the bytes sent.
     pub fn upload(&self, id: &SegmentId, file: &dyn File, bytes: u64, sent: &dyn Fn(u64)) -> Result<u64> {
+        self.upload_from(0, id, file, bytes, sent)
+    }
+
+    /// The same for one of which much may be there.
+    pub fn upload_rest(
+        &self,
+        id: &SegmentId,
+        file: &dyn File,
+        bytes: u64,
+        sent: &dyn Fn(u64),
+    ) -> Result<u64> {
         let doing = |error| self.doing(&format!("send segment `{}`", id.short()), error);
-        let (mut at, mut total) = (0, 0);
+        let request = self.v2(Method::GET, &format!("uploads/{id}"));
+        let answer = self.http.ask(&request).map_err(doing)?.good().map_err(doing)?;
+        let there: OffsetBody = answer.json(ANSWER_BYTES_MAX, "an offset").map_err(doing)?;
+        if there.offset > bytes {
+            return Err(doing(nonsense("an offset within the segment")));
+        }
+        sent(there.offset);
+        self.upload_from(there.offset, id, file, bytes, sent)
+    }
+
+    fn upload_from(
+        &self,
+        start: u64,
+        id: &SegmentId,
+        file: &dyn File,
+        bytes: u64,
+        sent: &dyn Fn(u64),
+    ) -> Result<u64> {
+        let doing = |error| self.doing(&format!("send segment `{}`", id.short()), error);
+        let (mut at, mut total) = (start, 0);
         let mut turns = 0;
         while at < bytes {
             let length = usize::try_from(bytes - at).unwrap_or(usize::MAX).min(UPLOAD_CHUNK_BYTES_MAX);
@@ -147,10 +177,10 @@ impl Client {
         Ok(PartReader::new(answer))
     }
 
-    /// The stream of events by place.
-    pub fn fetch(&self, runs: &[ArrivalRun]) -> Result<PartReader<Answer<'_>>> {
-        assert!(runs.len() <= RUNS_MAX, "I10: whoever asks has counted them");
-        let question = FetchRequest { runs: runs.to_vec() };
+    /// The stream of events by place, and of events by id.
+    pub fn fetch(&self, runs: &[ArrivalRun], ids: &[EventId]) -> Result<PartReader<Answer<'_>>> {
+        assert!(runs.len().max(ids.len()) <= RUNS_MAX, "I10: whoever asks has counted them");
+        let question = FetchRequest { runs: runs.to_vec(), ids: ids.to_vec() };
         let mut request = self.v2(Method::POST, "fetch").with(BINARY, question.encode());
         request.is_work = true;
         let doing = |error| self.doing("pull", error);
