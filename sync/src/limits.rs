@@ -67,6 +67,42 @@ pub const STREAM_BUFFER_BYTES: usize = 128 << 10;
 pub const ERROR_BYTES_MAX: usize = 64 << 10;
 /// A small JSON answer.
 pub const JSON_ANSWER_BYTES_MAX: usize = 1 << 20;
+/// Wait for a connection to a service.
+pub const CONNECT_MICROS_MAX: u64 = 10_000_000;
+/// Wait for the first byte of an answer to a small request.
+pub const ANSWER_MICROS_MAX: u64 = 60_000_000;
+/// Wait for the answer to a request that carries a large body, or that the service works on.
+pub const WORK_MICROS_MAX: u64 = 900_000_000;
+/// Wait for the next byte of an answer.
+pub const IDLE_MICROS_MAX: u64 = 60_000_000;
+/// How long a whole answer may take.
+pub const WHOLE_MICROS_MAX: u64 = 6 * 3_600_000_000;
+/// Tries of one request.
+pub const TRIES_MAX: u32 = 5;
+/// The first wait between two tries; each is twice as long as the one before.
+pub const BACKOFF_MICROS_LEAST: u64 = 200_000;
+/// The longest wait between two tries that the service does not ask for.
+pub const BACKOFF_MICROS_MOST: u64 = 5_000_000;
+/// The longest wait that a service may ask for.
+pub const RETRY_AFTER_MICROS_MAX: u64 = 30_000_000;
+/// What an answer says of a failure.
+pub const REFUSAL_BYTES_MAX: u64 = 64 << 10;
+/// A small answer in JSON.
+pub const ANSWER_BYTES_MAX: u64 = 1 << 20;
+/// A page of records by protocol 1.
+pub const PAGE_BYTES_MAX: u64 = 512 << 20;
+/// Items of one page by protocol 1.
+pub const PAGE_ITEMS_MAX: usize = 1000;
+/// Items that one request by protocol 1 brings.
+pub const LEGACY_ITEMS_MAX: usize = 500;
+/// Bytes that one request by protocol 1 brings: a service of that protocol may close the connection above 11 MiB.
+pub const LEGACY_BYTES_MAX: usize = 10 << 20;
+/// A transcript up to this length goes inside its pointer by protocol 1.
+pub const INLINE_BYTES_MAX: u64 = 256 << 10;
+/// A commit that waits for its answer, as it is kept here.
+pub const PENDING_BYTES_MAX: u64 = 64 << 20;
+/// Times that a pull asks again after a stream that was cut.
+pub const STREAMS_MAX: u32 = 5;
 
 const _: () = assert!(ERROR_BYTES_MAX <= JSON_ANSWER_BYTES_MAX);
 const _: () = assert!(HEAD_BYTES_MAX > 136 * agent_trace_store::limits::WRITERS_MAX as u64);

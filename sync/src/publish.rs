@@ -108,11 +108,17 @@ pub fn claim_writer(store: &Store, id: &RemoteId, there: Option<[u8; 32]>) -> Re
     }
     let first = noted.map_or(1, |noted| noted.seq + 1);
     let last = store.tail()?.seq;
+    let doubtful = if first <= last { EventSet::from_ranges([(writer, first, last)]) } else { EventSet::default() };
+    go_on_as_another(store, &doubtful)?;
+    Ok(true)
+}
+
+/// Takes a new writer, and says under that again what others cannot take from the old one.
+pub(crate) fn go_on_as_another(store: &Store, doubtful: &EventSet) -> Result<()> {
     store.renew_writer()?;
     store.catch_up()?;
-    if first <= last {
-        let doubtful = EventSet::from_ranges([(writer, first, last)]);
-        let reissued = events_in(store, &doubtful)?
+    if !doubtful.is_empty() {
+        let reissued = events_in(store, doubtful)?
             .into_iter()
             .map(|event| {
                 let record = store.read(&event.fact.objects[0])?;
@@ -124,7 +130,7 @@ pub fn claim_writer(store: &Store, id: &RemoteId, there: Option<[u8; 32]>) -> Re
         }
         store.catch_up()?;
     }
-    Ok(true)
+    Ok(())
 }
 
 /// Sends the manifest and replaces the own head, which stands there with hash `there`.
@@ -222,7 +228,7 @@ fn extend(
 }
 
 /// Adds the own tip and those that came with what was pulled.
-fn note_own_tip(store: &Store, state: &mut State) -> Result<()> {
+pub(crate) fn note_own_tip(store: &Store, state: &mut State) -> Result<()> {
     for tip in store.index().read(|view| view.tips())?.unwrap_or_default() {
         state.note_tip(&tip);
     }

@@ -1,59 +1,23 @@
 //! Pull: what the remote's changed heads name is fetched, checked and taken in.
 //!
-//! A large segment that is new as a whole is kept as it is; of others the new events go to the open segment. Nothing
-//! is taken in before it has been checked, and repeating a pull changes nothing.
+//! Nothing is taken in before it has been checked, and repeating a pull changes nothing.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
-use std::path::{Path, PathBuf};
+use std::collections::BTreeSet;
+use std::path::PathBuf;
 use std::sync::Arc;
 
-use agent_trace_store::build::Builder;
-use agent_trace_store::event::Event;
-use agent_trace_store::log::Prepared;
 use agent_trace_store::progress::Progress;
 use agent_trace_store::segments::Sealed;
 use agent_trace_store::seqs::EventSet;
-use agent_trace_store::writer::Tip;
-use agent_trace_store::{
-    Error, ErrorKind, EventId, Kind, ObjectId, Result, SegmentId, Seq, Store, Timestamp, WriterId,
-};
+use agent_trace_store::{Error, ErrorKind, Kind, ObjectId, Result, Store, WriterId};
 
-use crate::collect::{Source, collect};
-use crate::limits::ADOPT_BYTES_MIN;
 use crate::manifest::segment_key;
-use crate::receive::{Checked, Neighbours, Verdict, check};
 use crate::remote::{Remote, events_of, replay};
-use crate::select::events_in;
-use crate::state::{State, cache_dir, clear};
+use crate::state::State;
 use crate::tables::remote_segment;
+use crate::take::Taking;
 
-/// What a pull takes.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct PullOptions {
-    /// Only records not before this instant.
-    pub since: Option<Timestamp>,
-    /// Count, take nothing.
-    pub dry_run: bool,
-}
-
-/// What a pull has taken.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct PullReport {
-    /// Events taken, by kind.
-    pub taken: BTreeMap<Kind, u64>,
-    /// Segments read.
-    pub segments: u64,
-    /// Bytes read.
-    pub bytes: u64,
-    /// Requests made of the remote.
-    pub requests: u64,
-    /// Logs that have forked (both sides are kept), and heads that went back.
-    pub forks: Vec<String>,
-    /// What was refused, with reasons; the rest was taken.
-    pub refused: Vec<String>,
-    /// Whether the store took a new writer, because events of its own log were written elsewhere.
-    pub new_writer: bool,
-}
+pub use crate::take::{PullOptions, PullReport};
 
 /// Pulls.
 pub fn pull(
@@ -75,39 +39,23 @@ pub fn pull(
     let mut report = PullReport::default();
     report.forks.extend(replayed.gone_back);
     report.refused.extend(replayed.refused);
-    let mut held = store.held(&store.snapshot()?)?;
-    let forked = forked_logs(store, &held, &replayed.tips, &mut report)?;
-    let writers = forked.keys().map(|(writer, _)| *writer).collect();
-    let wanted = wanted_segments(store, remote, &state, &held, &writers)?;
+    let tips = state.tips.clone();
+    let mut taking = Taking::start(store, &id, options.since, tips, &replayed.tips, report)?;
+    let wanted = wanted_segments(store, remote, &state, &taking.held, &taking.forked_writers())?;
     if options.dry_run {
         for sealed in &wanted {
-            count_new(sealed, &held, options, &mut report)?;
-            held = held.union(&events_of(sealed));
+            count_new(sealed, &taking.held, options, &mut taking.report)?;
+            taking.held = taking.held.union(&events_of(sealed));
         }
-        report.requests = remote.transport().requests();
-        return Ok(report);
+        let requests = remote.transport().requests();
+        return Ok(PullReport { requests, ..taking.report });
     }
-    let mut puller = Puller {
-        store,
-        remote,
-        state: &state,
-        options,
-        inbox: cache_dir(store, &id)?.join("inbox"),
-        neighbours: Neighbours::of(store.index())?,
-        held,
-        forked,
-        report,
-    };
-    puller.take_all(wanted, progress)?;
-    let mut report = puller.report;
-    report.forks.sort_unstable();
-    report.forks.dedup();
-    store.catch_up()?;
+    take_all(remote, &mut taking, wanted, progress)?;
+    let report = taking.end()?;
     if state != before {
         remote.remember(store, &state)?;
     }
-    report.requests = remote.transport().requests();
-    Ok(report)
+    Ok(PullReport { requests: remote.transport().requests(), ..report })
 }
 
 /// Live segments that hold events which are not here, by their footers.
@@ -134,37 +82,6 @@ fn wanted_segments(
     Ok(wanted)
 }
 
-/// The ids of the events that are here, of logs that have forked.
-type ForkedIds = HashMap<(WriterId, Seq), HashSet<EventId>>;
-
-/// Logs of which a head on the remote has another event at a place than this store: their events here, by id.
-fn forked_logs(store: &Store, held: &EventSet, tips: &[Tip], report: &mut PullReport) -> Result<ForkedIds> {
-    let mut forked = ForkedIds::new();
-    for tip in tips.iter().filter(|tip| held.contains(&tip.writer, tip.seq)) {
-        let place = EventSet::from_ranges([(tip.writer, tip.seq.get(), tip.seq.get())]);
-        let here = events_in(store, &place)?;
-        if !here.is_empty() && here.iter().all(|event| event.id() != tip.event) {
-            report.forks.push(fork(&tip.writer, tip.seq.get()));
-            note_log(store, held, &tip.writer, &mut forked)?;
-        }
-    }
-    Ok(forked)
-}
-
-fn fork(writer: &WriterId, seq: u64) -> String {
-    format!("the log of writer `{}` has forked at seq {seq} or before", writer.short())
-}
-
-/// Reads the ids of a log's events that are here.
-fn note_log(store: &Store, held: &EventSet, writer: &WriterId, forked: &mut ForkedIds) -> Result<()> {
-    let ranges = held.log(writer).map(|log| log.ranges().to_vec()).unwrap_or_default();
-    let log = EventSet::from_ranges(ranges.into_iter().map(|(first, last)| (*writer, first, last)));
-    for event in events_in(store, &log)? {
-        forked.entry((event.writer, event.seq)).or_default().insert(event.id());
-    }
-    Ok(())
-}
-
 /// Counts without fetching; by kind only where a segment is new as a whole.
 fn count_new(
     sealed: &Arc<Sealed>,
@@ -186,214 +103,83 @@ fn count_new(
     Ok(())
 }
 
-struct Puller<'a> {
-    store: &'a Store,
-    remote: &'a Remote,
-    state: &'a State,
-    options: &'a PullOptions,
-    inbox: PathBuf,
-    neighbours: Neighbours,
-    held: EventSet,
-    forked: ForkedIds,
-    report: PullReport,
+/// Takes segments in. One may need objects that another brings, so those that lack some are tried again.
+fn take_all(
+    remote: &Remote,
+    taking: &mut Taking<'_>,
+    wanted: Vec<Arc<Sealed>>,
+    progress: &dyn Progress,
+) -> Result<()> {
+    taking.clear()?;
+    progress.start("pulling", Some(wanted.iter().map(|sealed| sealed.bytes).sum()));
+    let mut waiting = wanted;
+    loop {
+        let count = waiting.len();
+        let mut incomplete: Vec<(Arc<Sealed>, ObjectId)> = Vec::new();
+        for listed in waiting {
+            let (path, sealed) = match fetch(remote, taking, &listed, progress) {
+                Ok(fetched) => fetched,
+                Err(error) if error.kind() == ErrorKind::Corrupt => {
+                    taking.refuse(&listed.id, &error);
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
+            if let Some(missing) = taking.take(&path, &sealed)? {
+                incomplete.push((listed, missing));
+            }
+        }
+        if incomplete.is_empty() || incomplete.len() == count {
+            incomplete.iter().for_each(|(sealed, missing)| taking.refuse_incomplete(&sealed.id, missing));
+            break;
+        }
+        waiting = incomplete.into_iter().map(|(sealed, _)| sealed).collect();
+    }
+    progress.finish();
+    Ok(())
 }
 
-impl Puller<'_> {
-    /// Takes segments in. One may need objects that another brings, so those that lack some are tried again.
-    fn take_all(&mut self, wanted: Vec<Arc<Sealed>>, progress: &dyn Progress) -> Result<()> {
-        // What a pull that was cut left there may not be durable.
-        clear(self.store, &self.inbox)?;
-        progress.start("pulling", Some(wanted.iter().map(|sealed| sealed.bytes).sum()));
-        let mut waiting = wanted;
-        loop {
-            let count = waiting.len();
-            let mut incomplete: Vec<(Arc<Sealed>, ObjectId)> = Vec::new();
-            for sealed in waiting {
-                if let Some(missing) = self.take(&sealed, progress)? {
-                    incomplete.push((sealed, missing));
-                }
+/// Copies a segment into the inbox, unless this pull has done so.
+fn fetch(
+    remote: &Remote,
+    taking: &mut Taking<'_>,
+    listed: &Arc<Sealed>,
+    progress: &dyn Progress,
+) -> Result<(PathBuf, Arc<Sealed>)> {
+    let env = taking.store.env();
+    let path = taking.path(&listed.id);
+    let doing = |error| Error::io(format!("cannot write `{}`", path.display()), error);
+    if env.fs.metadata(&path).is_ok() {
+        if let Ok(sealed) = Sealed::open(env, &path, listed.id) {
+            progress.advance(sealed.bytes);
+            return Ok((path, Arc::new(sealed)));
+        }
+        env.fs.remove(&path).map_err(doing)?;
+    }
+    let source = remote
+        .transport()
+        .open(&segment_key(&listed.id))?
+        .ok_or_else(|| Error::corrupt("the remote names it, but it is not there"))?;
+    let target = env.fs.create(&path, true).map_err(doing)?;
+    let mut buffer = vec![0; 1 << 20];
+    let mut at = 0;
+    while at < listed.bytes {
+        let length = usize::try_from(listed.bytes - at).unwrap_or(usize::MAX).min(buffer.len());
+        source
+            .read_exact_at(&mut buffer[..length], at)
+            .map_err(|error| match error.kind() {
+            std::io::ErrorKind::UnexpectedEof => {
+                Error::corrupt("it is shorter than its manifest says").with_source(error)
             }
-            if incomplete.is_empty() || incomplete.len() == count {
-                for (sealed, missing) in incomplete {
-                    let key = segment_key(&sealed.id);
-                    let reason = format!("`{key}` needs object `{}`, which is nowhere", missing.short());
-                    self.report.refused.push(reason);
-                }
-                break;
-            }
-            waiting = incomplete.into_iter().map(|(sealed, _)| sealed).collect();
-        }
-        progress.finish();
-        clear(self.store, &self.inbox)
+            _ => Error::io("cannot read a segment of the remote", error),
+        })?;
+        target.write_all_at(&buffer[..length], at).map_err(doing)?;
+        at += length as u64;
+        progress.advance(length as u64);
     }
-
-    /// Takes one segment in, or says which object it lacks.
-    fn take(&mut self, listed: &Arc<Sealed>, progress: &dyn Progress) -> Result<Option<ObjectId>> {
-        let (path, sealed) = match self.fetch(listed, progress) {
-            Ok(fetched) => fetched,
-            Err(error) if error.kind() == ErrorKind::Corrupt => {
-                self.refuse(&listed.id, &error);
-                return Ok(None);
-            }
-            Err(error) => return Err(error),
-        };
-        let checked = match check(self.store, &sealed, &self.state.tips, &self.neighbours) {
-            Ok(Verdict::Good(checked)) => checked,
-            Ok(Verdict::Incomplete(missing)) => return Ok(Some(missing)),
-            Err(error) if matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::NotFound) => {
-                self.refuse(&sealed.id, &error);
-                return Ok(None);
-            }
-            Err(error) => return Err(error),
-        };
-        for (writer, seq) in &checked.forks {
-            self.report.forks.push(fork(writer, *seq));
-            note_log(self.store, &self.held, writer, &mut self.forked)?;
-        }
-        if !checked.unsigned.is_empty() {
-            let count = checked.unsigned.len();
-            let key = segment_key(&sealed.id);
-            self.report.refused.push(format!("`{key}`: {count} events that their writer has not signed"));
-        }
-        self.accept(&path, &checked)?;
-        Ok(None)
-    }
-
-    fn refuse(&mut self, id: &SegmentId, error: &Error) {
-        self.report.refused.push(format!("`{}`: {error}", segment_key(id)));
-    }
-
-    /// Copies a segment into the inbox, unless this pull has done so.
-    fn fetch(&mut self, listed: &Arc<Sealed>, progress: &dyn Progress) -> Result<(PathBuf, Arc<Sealed>)> {
-        let path = self.inbox.join(format!("{}.seg", listed.id));
-        let fs = &self.store.env().fs;
-        let doing = |error| Error::io(format!("cannot write `{}`", path.display()), error);
-        if fs.metadata(&path).is_ok() {
-            if let Ok(sealed) = Sealed::open(self.store.env(), &path, listed.id) {
-                progress.advance(sealed.bytes);
-                return Ok((path, Arc::new(sealed)));
-            }
-            fs.remove(&path).map_err(doing)?;
-        }
-        let source = self
-            .remote
-            .transport()
-            .open(&segment_key(&listed.id))?
-            .ok_or_else(|| Error::corrupt("the remote names it, but it is not there"))?;
-        let target = fs.create(&path, true).map_err(doing)?;
-        let mut buffer = vec![0; 1 << 20];
-        let mut at = 0;
-        while at < listed.bytes {
-            let length = usize::try_from(listed.bytes - at).unwrap_or(usize::MAX).min(buffer.len());
-            source.read_exact_at(&mut buffer[..length], at).map_err(|error| match error.kind() {
-                std::io::ErrorKind::UnexpectedEof => {
-                    Error::corrupt("it is shorter than its manifest says").with_source(error)
-                }
-                _ => Error::io("cannot read a segment of the remote", error),
-            })?;
-            target.write_all_at(&buffer[..length], at).map_err(doing)?;
-            at += length as u64;
-            progress.advance(length as u64);
-        }
-        target.sync().map_err(doing)?;
-        self.report.segments += 1;
-        self.report.bytes += listed.bytes;
-        Ok((path.clone(), Arc::new(Sealed::open(self.store.env(), &path, listed.id)?)))
-    }
-
-    /// Makes the new events of a checked segment part of the store.
-    fn accept(&mut self, path: &Path, checked: &Checked) -> Result<()> {
-        // Both sides of a fork are kept: the side that is not here yet is new by its id.
-        let new = |event: &Event, id: &EventId| match self.forked.get(&(event.writer, event.seq)) {
-            Some(ids) => !ids.contains(id),
-            None => !self.held.contains(&event.writer, event.seq),
-        };
-        let signed = checked.events.iter().filter(|(_, _, number)| !checked.unsigned.contains(number));
-        let mut events: Vec<_> = signed.filter(|(event, id, _)| new(event, id)).cloned().collect();
-        if let Some(since) = self.options.since {
-            events.retain(|(event, _, _)| event.fact.time >= since);
-        }
-        if events.is_empty() {
-            return Ok(());
-        }
-        self.give_way(&events)?;
-        let tips = self.tips_for(&events, checked);
-        let whole = events.len() == checked.events.len() && checked.footer_holds && checked.forks.is_empty();
-        if whole && checked.sealed.bytes >= ADOPT_BYTES_MIN {
-            // The signed tips first: without them the events would count as nobody's.
-            self.store.append(Prepared { tips, ..Prepared::default() })?;
-            self.store.adopt(path, &checked.sealed.id)?;
-        } else {
-            self.append(&events, checked, tips)?;
-        }
-        for (event, _, _) in &events {
-            *self.report.taken.entry(event.fact.kind).or_default() += 1;
-        }
-        for (event, id, _) in &events {
-            if let Some(ids) = self.forked.get_mut(&(event.writer, event.seq)) {
-                ids.insert(*id);
-            }
-        }
-        let places = events.iter().map(|(event, _, _)| (event.writer, event.seq.get(), event.seq.get()));
-        self.held = self.held.union(&EventSet::from_ranges(places));
-        let mut contents = agent_trace_store::segment::Contents::default();
-        for (event, id, _) in &events {
-            contents.add_event(event, *id);
-        }
-        contents.runs.iter().for_each(|run| self.neighbours.add(run));
-        Ok(())
-    }
-
-    /// Takes a new writer where events of the own log come from elsewhere, beyond what is here (I3).
-    fn give_way(&mut self, events: &[(Event, EventId, u32)]) -> Result<()> {
-        let writer = self.store.writer();
-        if !events.iter().any(|(event, _, _)| event.writer == writer) {
-            return Ok(());
-        }
-        let tail = self.store.tail()?;
-        if events.iter().any(|(event, _, _)| event.writer == writer && event.seq.get() > tail.seq) {
-            self.store.renew_writer()?;
-            self.report.new_writer = true;
-        }
-        Ok(())
-    }
-
-    /// The newest tips of the logs that these events are in.
-    fn tips_for(&self, events: &[(Event, EventId, u32)], checked: &Checked) -> Vec<Tip> {
-        let mut tips: BTreeMap<_, Tip> = BTreeMap::new();
-        for tip in self.state.tips.values().chain(&checked.tips) {
-            let known = tips.entry(tip.writer).or_insert(*tip);
-            if tip.seq > known.seq {
-                *known = *tip;
-            }
-        }
-        let writers: BTreeSet<_> = events.iter().map(|(event, _, _)| event.writer).collect();
-        tips.retain(|writer, _| writers.contains(writer));
-        tips.into_values().collect()
-    }
-
-    /// Takes part of a segment: into the open segment, or into one built for it where it is much.
-    fn append(&mut self, events: &[(Event, EventId, u32)], checked: &Checked, tips: Vec<Tip>) -> Result<()> {
-        let store = self.store;
-        let known = |id: &ObjectId| store.contains(id);
-        let source = Source::sealed(&checked.sealed);
-        let collected = collect(store, Some(&checked.sealed), &source, events.to_vec(), &known)?;
-        let bytes: u64 = collected.frames.iter().map(|frame| frame.frame.file_bytes()).sum();
-        let small = collected.events.len() <= agent_trace_store::limits::BATCH_EVENTS_MAX / 2;
-        if bytes < ADOPT_BYTES_MIN && small {
-            store.append(Prepared {
-                frames: collected.frames,
-                received: collected.events,
-                tips,
-                ..Prepared::default()
-            })?;
-            return Ok(());
-        }
-        let mut builder = Builder::new(store.env(), &self.inbox, store.tail()?)?;
-        builder.tips(&tips)?;
-        collected.frames.iter().try_for_each(|frame| builder.objects(frame))?;
-        builder.received(&collected.events)?;
-        let built = builder.finish()?;
-        store.adopt(&built.path, &built.id)
-    }
+    target.sync().map_err(doing)?;
+    taking.report.segments += 1;
+    taking.report.bytes += listed.bytes;
+    let sealed = Sealed::open(env, &path, listed.id)?;
+    Ok((path, Arc::new(sealed)))
 }

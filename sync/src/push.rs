@@ -15,6 +15,7 @@ use crate::remote::{Remote, Replayed, replay};
 use crate::select::{Selection, select};
 use crate::sending::Sending;
 use crate::state::{State, cache_dir};
+use crate::tables::Tables;
 
 /// What a push sends.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -46,8 +47,10 @@ pub struct PushReport {
     pub new_writer: bool,
     /// Heads on the remote that went back or vanished since they were last seen.
     pub gone_back: Vec<String>,
-    /// What on the remote cannot be read, with reasons.
+    /// What on the remote cannot be read, or what it does not take, with reasons.
     pub refused: Vec<String>,
+    /// Logs that have forked, as a service says.
+    pub forks: Vec<String>,
 }
 
 /// Pushes.
@@ -93,7 +96,7 @@ pub fn push(
 }
 
 /// Chooses what is sent. A large open segment that goes whole is sealed first, so that it can be copied.
-fn choose(store: &Store, state: &State, options: &PushOptions) -> Result<Selection> {
+pub(crate) fn choose(store: &Store, state: &State, options: &PushOptions) -> Result<Selection> {
     loop {
         store.catch_up()?;
         let snapshot = store.snapshot()?;
@@ -156,7 +159,8 @@ fn transfer(
     let sending = cache_dir(store, &id)?.join(SENDING);
     let doing = |error| Error::io(format!("cannot create `{}`", sending.display()), error);
     store.env().fs.create(&sending, true).map_err(doing)?;
-    let work = Sending::prepare(store, remote, &id, state, selection)?;
+    let tables = || Tables::open(store, remote.transport(), &id, state);
+    let work = Sending::prepare(store, remote.transport(), &id, state, selection, &tables)?;
     progress.start("pushing", Some(work.bytes()));
     // A new writer has no head there yet.
     let there = replayed.own.map(|(hash, _)| hash).filter(|_| !report.new_writer);

@@ -42,9 +42,7 @@ impl Remote {
         let dir = match address {
             RemoteUrl::Folder(dir) => dir,
             RemoteUrl::Service(service) => {
-                let message =
-                    format!("cannot reach `{service}`: this version exchanges records with folders only");
-                return Err(Error::new(ErrorKind::Unsupported, message));
+                return Err(Error::invalid(format!("expected a folder, found the service `{service}`")));
             }
         };
         let folder = Folder::new(env, dir);

@@ -22,12 +22,11 @@ use crate::collect::{chosen_events, collect};
 use crate::cut::{Cut, goes, plan};
 use crate::head::RemoteId;
 use crate::limits::CUT_BYTES_MIN;
-use crate::manifest::segment_key;
-use crate::remote::{Remote, events_of};
+use crate::remote::events_of;
 use crate::select::{Pick, Selection};
 use crate::state::{State, cache_dir};
 use crate::tables::{Tables, forget_table, keep_table, stray_tables};
-use crate::transport::Upload;
+use crate::transport::{Outlet, Upload};
 
 /// A segment that is sent.
 pub struct Outgoing {
@@ -50,7 +49,7 @@ enum Way {
 /// What one push has to send.
 pub struct Sending<'a> {
     store: &'a Store,
-    remote: &'a Remote,
+    outlet: &'a dyn Outlet,
     id: RemoteId,
     tables: Tables,
     tail: LogTail,
@@ -72,13 +71,14 @@ enum Job<'a> {
 }
 
 impl<'a> Sending<'a> {
-    /// Finds out what goes how.
+    /// Finds out what goes how. `tables` says which objects are there; asked only where it matters.
     pub fn prepare(
         store: &'a Store,
-        remote: &'a Remote,
+        outlet: &'a dyn Outlet,
         id: &RemoteId,
         state: &State,
         selection: &'a Selection,
+        tables: &dyn Fn() -> Result<Tables>,
     ) -> Result<Sending<'a>> {
         let (mut whole, mut parts, mut rest) = (Vec::new(), Vec::new(), Vec::new());
         for pick in &selection.picks {
@@ -94,7 +94,7 @@ impl<'a> Sending<'a> {
         }
         let mut left =
             whole.iter().fold(selection.events.clone(), |left, sealed| left.minus(&events_of(sealed)));
-        let arrived = arrived(store, remote, id, state, &mut left)?;
+        let arrived = arrived(store, outlet, id, state, &mut left)?;
         let tables = if parts.is_empty() && rest.is_empty() {
             Tables::empty()
         } else {
@@ -102,7 +102,7 @@ impl<'a> Sending<'a> {
             let kept = cache_dir(store, id)?.join("tables");
             create_dir_durably(store.env(), &kept)
                 .map_err(|error| Error::io(format!("cannot create `{}`", kept.display()), error))?;
-            Tables::open(store, remote.transport(), id, state)?
+            tables()?
         };
         let there = |id: &ObjectId| Ok(tables.contains(id)? || stands_in(&arrived, id)?);
         let mut cuts = plan(store, parts, &there, &|id| stands_in(&whole, id))?;
@@ -111,7 +111,7 @@ impl<'a> Sending<'a> {
             cuts.iter_mut().try_for_each(|cut| cut.retain(&left))?;
         }
         let tail = store.tail()?;
-        Ok(Sending { store, remote, id: *id, tables, tail, whole, arrived, cuts, rest, left })
+        Ok(Sending { store, outlet, id: *id, tables, tail, whole, arrived, cuts, rest, left })
     }
 
     /// About how much work it is.
@@ -186,7 +186,7 @@ impl<'a> Sending<'a> {
     }
 
     fn builder(&self) -> Result<Builder<Box<dyn Upload>>> {
-        Ok(Builder::into(self.store.env(), self.remote.transport().create()?, self.tail))
+        Ok(Builder::into(self.store.env(), self.outlet.create()?, self.tail))
     }
 
     /// Gathers what comes in small parts.
@@ -262,7 +262,7 @@ impl<'a> Sending<'a> {
         match segment.on_its_way.take() {
             None => Ok(()),
             Some(Way::Whole(sealed)) => {
-                segment.sent = send(self.remote, &sealed, progress)?;
+                segment.sent = send(self.outlet, &sealed, progress)?;
                 Ok(())
             }
             Some(Way::Made(ended)) => {
@@ -293,7 +293,7 @@ fn stands_in(segments: &[Arc<Sealed>], id: &ObjectId) -> Result<bool> {
 /// from `left`. The footers that are kept of others are removed.
 fn arrived(
     store: &Store,
-    remote: &Remote,
+    outlet: &dyn Outlet,
     id: &RemoteId,
     state: &State,
     left: &mut EventSet,
@@ -301,10 +301,8 @@ fn arrived(
     let mut found = Vec::new();
     for sealed in stray_tables(store, id, state)? {
         let events = events_of(&sealed);
-        let key = segment_key(&sealed.id);
         let wanted = !events.is_empty() && events.minus(left).is_empty();
-        if wanted && remote.transport().bytes(&key)? == Some(sealed.bytes) {
-            remote.transport().keep(&key)?;
+        if wanted && outlet.keep_segment(&sealed.id, sealed.bytes)? {
             *left = left.minus(&events);
             found.push(sealed);
         } else {
@@ -315,15 +313,13 @@ fn arrived(
 }
 
 /// Sends a segment of the store, unless it is there; returns the bytes sent.
-fn send(remote: &Remote, sealed: &Sealed, progress: &dyn Progress) -> Result<u64> {
-    let key = segment_key(&sealed.id);
-    if remote.transport().bytes(&key)? == Some(sealed.bytes) {
+fn send(outlet: &dyn Outlet, sealed: &Sealed, progress: &dyn Progress) -> Result<u64> {
+    if outlet.keep_segment(&sealed.id, sealed.bytes)? {
         // It arrived in an earlier push that was cut before its head.
-        remote.transport().keep(&key)?;
         progress.advance(sealed.bytes);
         return Ok(0);
     }
     let sent = |bytes| progress.advance(bytes);
-    remote.transport().send(&sealed.id, sealed.file.as_ref(), sealed.bytes, &sent)?;
+    outlet.send(&sealed.id, sealed.file.as_ref(), sealed.bytes, &sent)?;
     Ok(sealed.bytes)
 }

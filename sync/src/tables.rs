@@ -3,6 +3,7 @@
 //! A cached footer is the segment file without its batches: header, where the rest belongs, and the rest. Where the
 //! store has the same segment itself, that is used instead.
 
+use std::collections::HashSet;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -174,6 +175,8 @@ pub fn decode_table(file: Box<dyn File>, segment: &SegmentId) -> Result<Sealed> 
 /// What stands on a remote, to look objects up in.
 pub struct Tables {
     segments: Vec<Arc<Sealed>>,
+    /// Objects of which the remote itself said that they are there.
+    told: HashSet<ObjectId>,
 }
 
 impl Tables {
@@ -190,16 +193,24 @@ impl Tables {
             sealed.load_filter()?;
             segments.push(sealed);
         }
-        Ok(Tables { segments })
+        Ok(Tables { segments, told: HashSet::new() })
     }
 
     /// A remote that holds nothing.
     pub fn empty() -> Tables {
-        Tables { segments: Vec::new() }
+        Tables::told(HashSet::new())
+    }
+
+    /// A remote that says itself which of the objects that matter it holds.
+    pub fn told(held: HashSet<ObjectId>) -> Tables {
+        Tables { segments: Vec::new(), told: held }
     }
 
     /// Whether an object stands there.
     pub fn contains(&self, id: &ObjectId) -> Result<bool> {
+        if self.told.contains(id) {
+            return Ok(true);
+        }
         for sealed in &self.segments {
             if sealed.find(id)?.is_some() {
                 return Ok(true);

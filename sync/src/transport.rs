@@ -19,12 +19,23 @@ use crate::manifest::segment_key;
 
 const COPY_BYTES: usize = 1 << 20;
 
-/// What a remote must be able to do.
-pub trait Transport: Send + Sync {
+/// Where the segments of a push go.
+pub trait Outlet: Send + Sync {
+    /// Sends a segment; durable when this returns. Its hash is compared on the way, so that what has been damaged here
+    /// gets no name there. `sent` hears of each part.
+    fn send(&self, id: &SegmentId, file: &dyn File, bytes: u64, sent: &dyn Fn(u64)) -> Result<()>;
+    /// Starts a segment whose bytes are made while they are sent, and whose name is known at the end. A transport that
+    /// needs the name or the length first keeps the bytes here until then.
+    fn create(&self) -> Result<Box<dyn Upload>>;
+    /// Makes sure that a segment that an earlier push made or sent, which did not hear of it, is there and stays there;
+    /// false where it is not.
+    fn keep_segment(&self, id: &SegmentId, bytes: u64) -> Result<bool>;
+}
+
+/// What a remote must be able to do whose layout is our own.
+pub trait Transport: Outlet {
     /// Reads a small file; `None` if it is not there.
     fn read(&self, key: &str, bytes_max: u64) -> Result<Option<Vec<u8>>>;
-    /// The length of a file; `None` if it is not there.
-    fn bytes(&self, key: &str) -> Result<Option<u64>>;
     /// Opens a large file for reading parts of it; `None` if it is not there.
     fn open(&self, key: &str) -> Result<Option<Box<dyn File>>>;
     /// The names below a prefix such as `heads/`.
@@ -33,12 +44,6 @@ pub trait Transport: Send + Sync {
     fn write(&self, key: &str, content: &[u8]) -> Result<()>;
     /// Makes a small file that nobody else makes at the same time, unless it is there.
     fn write_once(&self, key: &str, content: &[u8]) -> Result<()>;
-    /// Sends a segment; durable when this returns. Its hash is compared on the way, so that what has been damaged here
-    /// gets no name there. `sent` hears of each part.
-    fn send(&self, id: &SegmentId, file: &dyn File, bytes: u64, sent: &dyn Fn(u64)) -> Result<()>;
-    /// Starts a segment whose bytes are made while they are sent, and whose name is known at the end. A transport that
-    /// needs the name or the length first keeps the bytes here until then.
-    fn create(&self) -> Result<Box<dyn Upload>>;
     /// Makes sure that a file that was sent earlier, by a push that did not hear of it, stays there.
     fn keep(&self, key: &str) -> Result<()>;
     /// Says in whose name files are written from now on.
@@ -145,6 +150,16 @@ impl Folder {
         self.env.fs.sync_dir(&self.dir).map_err(|error| unreachable(&self.dir, error))
     }
 
+    /// The length of a file; `None` if it is not there.
+    fn bytes(&self, key: &str) -> Result<Option<u64>> {
+        let path = self.path(key);
+        match self.env.fs.metadata(&path) {
+            Ok(metadata) => Ok(Some(metadata.bytes)),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(unreachable(&path, error)),
+        }
+    }
+
     fn aside(&self) -> String {
         format!(".new-{}-", self.owner.lock().unwrap_or_else(PoisonError::into_inner))
     }
@@ -181,6 +196,52 @@ fn unreachable(path: &Path, error: std::io::Error) -> Error {
     Error::new(kind, format!("cannot reach `{}` on the remote", path.display())).with_source(error)
 }
 
+impl Outlet for Folder {
+    fn send(&self, id: &SegmentId, source: &dyn File, bytes: u64, sent: &dyn Fn(u64)) -> Result<()> {
+        let key = &segment_key(id);
+        let path = self.dir.join(key);
+        self.put(key, &mut |file| {
+            let mut hasher = blake3::Hasher::new();
+            let mut buffer = vec![0; COPY_BYTES];
+            let mut at = 0;
+            while at < bytes {
+                let length = usize::try_from(bytes - at).unwrap_or(usize::MAX).min(COPY_BYTES);
+                source.read_exact_at(&mut buffer[..length], at).map_err(|error| {
+                    Error::io(format!("cannot read what is to be sent as `{key}`"), error)
+                })?;
+                file.write_all_at(&buffer[..length], at).map_err(|error| unreachable(&path, error))?;
+                at += length as u64;
+                hasher.update(&buffer[..length]);
+                sent(length as u64);
+            }
+            if hasher.finalize().as_bytes() != id.as_bytes() {
+                let short = id.short();
+                return Err(Error::corrupt(format!(
+                    "segment `{short}` is damaged here: run `agent-trace verify`"
+                )));
+            }
+            Ok(())
+        })
+    }
+
+    fn create(&self) -> Result<Box<dyn Upload>> {
+        let dir = self.path("segments");
+        let aside = self.aside_in(&dir);
+        let file = self.env.fs.create(&aside, false).map_err(|error| unreachable(&aside, error))?;
+        let (env, dir) = (self.env.clone(), self.dir.clone());
+        Ok(Box::new(FolderUpload { env, dir, aside, file, written: 0, named: false }))
+    }
+
+    fn keep_segment(&self, id: &SegmentId, bytes: u64) -> Result<bool> {
+        let key = segment_key(id);
+        if self.bytes(&key)? != Some(bytes) {
+            return Ok(false);
+        }
+        self.keep(&key)?;
+        Ok(true)
+    }
+}
+
 impl Transport for Folder {
     fn read(&self, key: &str, bytes_max: u64) -> Result<Option<Vec<u8>>> {
         let path = self.path(key);
@@ -191,15 +252,6 @@ impl Transport for Folder {
                 Err(Error::corrupt(format!("`{}` on the remote is over its limit", path.display()))
                     .with_source(error))
             }
-            Err(error) => Err(unreachable(&path, error)),
-        }
-    }
-
-    fn bytes(&self, key: &str) -> Result<Option<u64>> {
-        let path = self.path(key);
-        match self.env.fs.metadata(&path) {
-            Ok(metadata) => Ok(Some(metadata.bytes)),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(unreachable(&path, error)),
         }
     }
@@ -235,41 +287,6 @@ impl Transport for Folder {
         let path = self.dir.join(format!(".{key}.lock"));
         let _lock = lock(&self.env, &path, LockMode::Exclusive, LOCK_WAIT_MICROS_MAX)?;
         if self.bytes(key)?.is_some() { Ok(()) } else { self.write(key, content) }
-    }
-
-    fn send(&self, id: &SegmentId, source: &dyn File, bytes: u64, sent: &dyn Fn(u64)) -> Result<()> {
-        let key = &segment_key(id);
-        let path = self.dir.join(key);
-        self.put(key, &mut |file| {
-            let mut hasher = blake3::Hasher::new();
-            let mut buffer = vec![0; COPY_BYTES];
-            let mut at = 0;
-            while at < bytes {
-                let length = usize::try_from(bytes - at).unwrap_or(usize::MAX).min(COPY_BYTES);
-                source.read_exact_at(&mut buffer[..length], at).map_err(|error| {
-                    Error::io(format!("cannot read what is to be sent as `{key}`"), error)
-                })?;
-                file.write_all_at(&buffer[..length], at).map_err(|error| unreachable(&path, error))?;
-                at += length as u64;
-                hasher.update(&buffer[..length]);
-                sent(length as u64);
-            }
-            if hasher.finalize().as_bytes() != id.as_bytes() {
-                let short = id.short();
-                return Err(Error::corrupt(format!(
-                    "segment `{short}` is damaged here: run `agent-trace verify`"
-                )));
-            }
-            Ok(())
-        })
-    }
-
-    fn create(&self) -> Result<Box<dyn Upload>> {
-        let dir = self.path("segments");
-        let aside = self.aside_in(&dir);
-        let file = self.env.fs.create(&aside, false).map_err(|error| unreachable(&aside, error))?;
-        let (env, dir) = (self.env.clone(), self.dir.clone());
-        Ok(Box::new(FolderUpload { env, dir, aside, file, written: 0, named: false }))
     }
 
     fn keep(&self, key: &str) -> Result<()> {

@@ -1,0 +1,135 @@
+//! A service as a remote: push and pull over HTTP.
+//!
+//! ```text
+//! push   arrivals ─► select ─► outbox ─► uploads ─► commit
+//! pull   arrivals ─► stream ─► inbox ─► check ─► take in
+//! ```
+//!
+//! A service numbers what arrives, so one position stands for all heads, and a store that has replayed up to the newest
+//! knows every event there. What is chosen, how segments are made and how they are checked is the same as for a folder.
+//! By protocol 1 records go one by one, see `legacy`.
+
+mod known;
+mod legacy;
+mod legacy_pull;
+mod outbox;
+mod pull;
+mod push;
+mod replay;
+
+use std::sync::Arc;
+
+use agent_trace_store::env::{Env, Lock, LockMode};
+use agent_trace_store::lock::lock;
+use agent_trace_store::progress::Progress;
+use agent_trace_store::{Result, Store};
+
+use crate::address::ServiceUrl;
+use crate::client::{Client, Scope};
+use crate::head::RemoteId;
+use crate::limits::EXCHANGE_WAIT_MICROS_MAX;
+use crate::push::{PushOptions, PushReport};
+use crate::state::{State, cache_dir};
+use crate::take::{PullOptions, PullReport};
+use crate::token::Token;
+
+use known::{Known, Protocol};
+
+/// A project of a service.
+pub struct Service {
+    client: Arc<Client>,
+    id: RemoteId,
+    name: String,
+}
+
+impl Service {
+    /// Prepares; nothing is sent yet.
+    pub fn open(env: &Env, url: &ServiceUrl, token: Option<Token>) -> Result<Service> {
+        let name = url.to_string();
+        let mut hasher = blake3::Hasher::new_derive_key("agent-trace 2026 project of a service");
+        for part in [url.base_url().as_str(), url.org().as_str(), url.project().as_str()] {
+            hasher.update(part.as_bytes()).update(&[0]);
+        }
+        let id = *hasher.finalize().as_bytes().first_chunk().expect("a hash is longer");
+        Ok(Service { client: Arc::new(Client::open(env, url, token)?), id, name })
+    }
+
+    /// The calls of the service.
+    pub fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// Makes sure that the token is for this project, as is done before every push.
+    pub fn check_scope(&self) -> Result<Scope> {
+        self.client.check_scope()
+    }
+
+    /// Pushes.
+    pub fn push(&self, store: &Store, options: &PushOptions, progress: &dyn Progress) -> Result<PushReport> {
+        let _busy = store.busy()?;
+        let _lock = self.lock(store)?;
+        store.settle()?;
+        let mut memory = self.remembered(store)?;
+        let report = match self.protocol(&mut memory.known)? {
+            Protocol::Two => self.push_segments(store, &mut memory, options, progress)?,
+            Protocol::One => self.push_records(store, &mut memory, options, progress)?,
+        };
+        Ok(PushReport { requests: self.client.requests(), ..report })
+    }
+
+    /// Pulls.
+    pub fn pull(&self, store: &Store, options: &PullOptions, progress: &dyn Progress) -> Result<PullReport> {
+        let _busy = store.busy()?;
+        let _lock = self.lock(store)?;
+        store.catch_up()?;
+        let mut memory = self.remembered(store)?;
+        let report = match self.protocol(&mut memory.known)? {
+            Protocol::Two => self.pull_segments(store, &mut memory, options, progress)?,
+            Protocol::One => self.pull_records(store, &mut memory, options, progress)?,
+        };
+        Ok(PullReport { requests: self.client.requests(), ..report })
+    }
+
+    /// Which protocol the service speaks: asked once, and again where it no longer answers to that.
+    fn protocol(&self, known: &mut Known) -> Result<Protocol> {
+        if let Some(protocol) = known.protocol {
+            return Ok(protocol);
+        }
+        let caps = self.client.caps()?;
+        let protocol =
+            if caps.is_some_and(|caps| caps.protocols.contains(&2)) { Protocol::Two } else { Protocol::One };
+        known.protocol = Some(protocol);
+        Ok(protocol)
+    }
+
+    fn lock(&self, store: &Store) -> Result<Box<dyn Lock>> {
+        let path = cache_dir(store, &self.id)?.join("lock");
+        lock(store.env(), &path, LockMode::Exclusive, EXCHANGE_WAIT_MICROS_MAX)
+    }
+
+    fn remembered(&self, store: &Store) -> Result<Memory> {
+        let (state, known) = (State::load(store, &self.id)?, Known::load(store, &self.id)?);
+        Ok(Memory { saved: Some((state.clone(), known.clone())), state, known })
+    }
+
+    /// Remembers what has been learned, if that is new.
+    fn remember(&self, store: &Store, memory: &mut Memory) -> Result<()> {
+        let now = (memory.state.clone(), memory.known.clone());
+        if memory.saved.as_ref() == Some(&now) {
+            return Ok(());
+        }
+        State::note_address(store, &self.name, &self.id)?;
+        // The state first: a cursor that is behind costs a question, one that is ahead would hide arrivals.
+        memory.state.save(store, &self.id)?;
+        memory.known.save(store, &self.id)?;
+        memory.saved = Some(now);
+        Ok(())
+    }
+}
+
+/// What is remembered of a service.
+struct Memory {
+    state: State,
+    known: Known,
+    saved: Option<(State, Known)>,
+}

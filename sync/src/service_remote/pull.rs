@@ -1,0 +1,238 @@
+//! Pull by protocol 2: what arrived and is not here comes in one stream, is checked and taken in.
+//!
+//! A stream that is cut costs what came after the last segment: what is here then is not asked for again.
+
+use std::io::Read;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use agent_trace_store::progress::Progress;
+use agent_trace_store::segments::Sealed;
+use agent_trace_store::seqs::EventSet;
+use agent_trace_store::{Error, ErrorKind, Kind, ObjectId, Result, SegmentId, Store};
+
+use super::{Memory, Service};
+use crate::limits::{ADOPT_BYTES_MIN, RUNS_MAX, STREAMS_MAX};
+use crate::take::{PullOptions, PullReport, Taking};
+use crate::wire::{ArrivalRun, Cursor, ErrorBody, Part, PartReader};
+
+impl Service {
+    /// Takes what the project has and this store has not.
+    pub(super) fn pull_segments(
+        &self,
+        store: &Store,
+        memory: &mut Memory,
+        options: &PullOptions,
+        progress: &dyn Progress,
+    ) -> Result<PullReport> {
+        let learned = self.replay(memory)?;
+        let mut report = PullReport::default();
+        if learned.is_other_history {
+            report.forks.push("the project's history is another than before".to_owned());
+        }
+        let tips = memory.state.tips.clone();
+        let mut taking = Taking::start(store, &self.id, options.since, tips, &learned.tips, report)?;
+        let wanted = self.wanted(memory, &taking);
+        if options.dry_run {
+            if !wanted.is_empty() {
+                taking.report.taken.insert(Kind::from_number(0), wanted.len());
+            }
+            return Ok(taking.report);
+        }
+        if !wanted.is_empty() {
+            progress.start("pulling", None);
+            let taken = self.take_all(memory, &mut taking, wanted, progress);
+            progress.finish();
+            if let Err(error) = taken {
+                // What was replayed and taken in so far counts.
+                taking.end()?;
+                self.remember(store, memory)?;
+                return Err(error);
+            }
+        }
+        if memory.state.has.minus(&taking.held).is_empty() {
+            memory.known.pulled = memory.known.cursor.map_or(0, |cursor| cursor.position);
+        }
+        let report = taking.end()?;
+        self.remember(store, memory)?;
+        Ok(report)
+    }
+
+    /// What is there and not here; of logs that have forked all, since the other side stands at the same places.
+    fn wanted(&self, memory: &Memory, taking: &Taking<'_>) -> EventSet {
+        let mut wanted = memory.state.has.minus(&taking.held);
+        for writer in taking.forked_writers() {
+            let log = memory.state.has.log(&writer).map(|log| log.ranges().to_vec()).unwrap_or_default();
+            let log = log.into_iter().map(|(first, last)| (writer, first, last));
+            wanted = wanted.union(&EventSet::from_ranges(log));
+        }
+        wanted
+    }
+
+    fn take_all(
+        &self,
+        memory: &Memory,
+        taking: &mut Taking<'_>,
+        wanted: EventSet,
+        progress: &dyn Progress,
+    ) -> Result<()> {
+        taking.clear()?;
+        let mut wanted = wanted;
+        for turn in 1.. {
+            let before = taking.report.segments;
+            let streamed = self.stream(memory, taking, &wanted, progress);
+            let rest = memory.state.has.minus(&taking.held);
+            match streamed {
+                Ok(is_all) if is_all || rest.is_empty() => return Ok(()),
+                Ok(_) if rest == wanted => return Ok(()),
+                Ok(_) => {}
+                Err(error) if error.kind() == ErrorKind::Unavailable && turn < STREAMS_MAX => {
+                    // Without progress the tries of each request were enough.
+                    if rest.is_empty() || taking.report.segments == before {
+                        return Err(error);
+                    }
+                }
+                Err(error) => return Err(error),
+            }
+            wanted = rest;
+        }
+        unreachable!("the last turn returns")
+    }
+
+    /// Asks for a stream and takes it in; false where more was wanted than one stream brings.
+    fn stream(
+        &self,
+        memory: &Memory,
+        taking: &mut Taking<'_>,
+        wanted: &EventSet,
+        progress: &dyn Progress,
+    ) -> Result<bool> {
+        let cursor = memory.known.cursor.unwrap_or(Cursor { epoch: [0; 16], position: 0 });
+        let pulled = Cursor { position: memory.known.pulled, ..cursor };
+        if wanted.len() == cursor.position - pulled.position {
+            // All that came after a position, as it came.
+            take_stream(self.client.pull(&pulled)?, taking, progress)?;
+            return Ok(true);
+        }
+        let runs: Vec<ArrivalRun> = wanted
+            .logs()
+            .flat_map(|(writer, log)| log.ranges().iter().map(move |range| (*writer, *range)))
+            .map(|(writer, (first, last))| ArrivalRun { writer, seq_first: first, count: last - first + 1 })
+            .collect();
+        take_stream(self.client.fetch(&runs[..runs.len().min(RUNS_MAX)], &[])?, taking, progress)?;
+        Ok(runs.len() <= RUNS_MAX)
+    }
+}
+
+/// Segments that wait for objects that another brings.
+type Incomplete = Vec<(PathBuf, Arc<Sealed>, ObjectId)>;
+
+fn take_stream<R: Read>(
+    mut stream: PartReader<R>,
+    taking: &mut Taking<'_>,
+    progress: &dyn Progress,
+) -> Result<()> {
+    let mut incomplete = Incomplete::new();
+    while let Some(part) = stream.read_part()? {
+        match part {
+            Part::Tips(tips) => {
+                for tip in tips {
+                    tip.verify()?;
+                    let known = taking.tips.entry(tip.writer).or_insert(tip);
+                    if known.seq < tip.seq {
+                        *known = tip;
+                    }
+                }
+            }
+            Part::Segment(id, bytes, mut file) => {
+                let (path, sealed) = match receive(taking, &id, bytes, &mut file, progress) {
+                    Ok(received) => received,
+                    Err(error) if error.kind() == ErrorKind::Corrupt => {
+                        taking.refuse(&id, &error);
+                        continue;
+                    }
+                    Err(error) => return Err(error),
+                };
+                match taking.take(&path, &sealed)? {
+                    Some(missing) => incomplete.push((path, sealed, missing)),
+                    None => discard(taking, path),
+                }
+            }
+            Part::Reached(_) => take_again(taking, &mut incomplete)?,
+            Part::Error(body) => return Err(told(body)),
+        }
+    }
+    take_again(taking, &mut incomplete)?;
+    for (_, sealed, missing) in &incomplete {
+        taking.refuse_incomplete(&sealed.id, missing);
+    }
+    Ok(())
+}
+
+/// Tries again what waits, as long as that helps.
+fn take_again(taking: &mut Taking<'_>, incomplete: &mut Incomplete) -> Result<()> {
+    loop {
+        let count = incomplete.len();
+        for (path, sealed, _) in std::mem::take(incomplete) {
+            match taking.take(&path, &sealed)? {
+                Some(missing) => incomplete.push((path, sealed, missing)),
+                None => discard(taking, path),
+            }
+        }
+        if incomplete.is_empty() || incomplete.len() == count {
+            return Ok(());
+        }
+    }
+}
+
+/// Makes room; a segment that was kept as it is has left the inbox already.
+fn discard(taking: &Taking<'_>, path: PathBuf) {
+    let _ = taking.store.env().fs.remove(&path);
+}
+
+/// Copies a segment into the inbox.
+fn receive(
+    taking: &mut Taking<'_>,
+    id: &SegmentId,
+    bytes: u64,
+    file: &mut dyn Read,
+    progress: &dyn Progress,
+) -> Result<(PathBuf, Arc<Sealed>)> {
+    let env = taking.store.env();
+    let path = taking.path(id);
+    let doing = |error| Error::io(format!("cannot write `{}`", path.display()), error);
+    if env.fs.metadata(&path).is_ok() {
+        env.fs.remove(&path).map_err(doing)?;
+    }
+    let target = env.fs.create(&path, true).map_err(doing)?;
+    let mut buffer = vec![0; 256 << 10];
+    let mut at = 0;
+    while at < bytes {
+        let length = usize::try_from(bytes - at).unwrap_or(usize::MAX).min(buffer.len());
+        let read = file.read(&mut buffer[..length]).map_err(|error| {
+            Error::new(ErrorKind::Unavailable, "the stream of the service was cut").with_source(error)
+        })?;
+        target.write_all_at(&buffer[..read], at).map_err(doing)?;
+        at += read as u64;
+        progress.advance(read as u64);
+    }
+    if bytes >= ADOPT_BYTES_MIN {
+        // It may become part of the store as it is.
+        target.sync().map_err(doing)?;
+    }
+    taking.report.segments += 1;
+    taking.report.bytes += bytes;
+    let sealed = Sealed::open(env, &path, *id)?;
+    Ok((path, Arc::new(sealed)))
+}
+
+/// What a service says in the middle of a stream.
+fn told(body: ErrorBody) -> Error {
+    let kind = match body.code.as_str() {
+        "epoch" => ErrorKind::Conflict,
+        "upgrade" => ErrorKind::Unsupported,
+        _ => ErrorKind::Unavailable,
+    };
+    let text: String = body.error.chars().filter(|char| !char.is_control()).take(300).collect();
+    Error::new(kind, format!("the service ended the stream (`{}`)", body.code)).with_source(text)
+}

@@ -1,0 +1,272 @@
+//! Taking in: what has been checked becomes part of the store.
+//!
+//! A large segment that is new as a whole is kept as it is; of others the new events go to the open segment. Taking the
+//! same in again changes nothing. Knows nothing of where segments come from.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use agent_trace_store::build::Builder;
+use agent_trace_store::event::Event;
+use agent_trace_store::log::Prepared;
+use agent_trace_store::segments::Sealed;
+use agent_trace_store::seqs::EventSet;
+use agent_trace_store::writer::Tip;
+use agent_trace_store::{
+    Error, ErrorKind, EventId, Kind, ObjectId, Result, SegmentId, Seq, Store, Timestamp, WriterId,
+};
+
+use crate::collect::{Source, collect};
+use crate::head::RemoteId;
+use crate::limits::ADOPT_BYTES_MIN;
+use crate::manifest::segment_key;
+use crate::receive::{Checked, Neighbours, Verdict, check};
+use crate::select::events_in;
+use crate::state::{cache_dir, clear};
+
+/// What a pull takes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PullOptions {
+    /// Only records not before this instant.
+    pub since: Option<Timestamp>,
+    /// Count, take nothing.
+    pub dry_run: bool,
+}
+
+/// What a pull has taken.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PullReport {
+    /// Events taken, by kind.
+    pub taken: BTreeMap<Kind, u64>,
+    /// Segments read.
+    pub segments: u64,
+    /// Bytes read.
+    pub bytes: u64,
+    /// Requests made of the remote.
+    pub requests: u64,
+    /// Logs that have forked (both sides are kept), and heads that went back.
+    pub forks: Vec<String>,
+    /// What was refused, with reasons; the rest was taken.
+    pub refused: Vec<String>,
+    /// Whether the store took a new writer, because events of its own log were written elsewhere.
+    pub new_writer: bool,
+}
+
+/// The ids of the events that are here, of logs that have forked.
+pub(crate) type ForkedIds = HashMap<(WriterId, Seq), HashSet<EventId>>;
+
+/// Logs of which a head on the remote has another event at a place than this store: their events here, by id.
+pub(crate) fn forked_logs(store: &Store, held: &EventSet, tips: &[Tip], report: &mut PullReport) -> Result<ForkedIds> {
+    let mut forked = ForkedIds::new();
+    for tip in tips.iter().filter(|tip| held.contains(&tip.writer, tip.seq)) {
+        let place = EventSet::from_ranges([(tip.writer, tip.seq.get(), tip.seq.get())]);
+        let here = events_in(store, &place)?;
+        if !here.is_empty() && here.iter().all(|event| event.id() != tip.event) {
+            report.forks.push(fork(&tip.writer, tip.seq.get()));
+            note_log(store, held, &tip.writer, &mut forked)?;
+        }
+    }
+    Ok(forked)
+}
+
+fn fork(writer: &WriterId, seq: u64) -> String {
+    format!("the log of writer `{}` has forked at seq {seq} or before", writer.short())
+}
+
+/// Reads the ids of a log's events that are here.
+fn note_log(store: &Store, held: &EventSet, writer: &WriterId, forked: &mut ForkedIds) -> Result<()> {
+    let ranges = held.log(writer).map(|log| log.ranges().to_vec()).unwrap_or_default();
+    let log = EventSet::from_ranges(ranges.into_iter().map(|(first, last)| (*writer, first, last)));
+    for event in events_in(store, &log)? {
+        forked.entry((event.writer, event.seq)).or_default().insert(event.id());
+    }
+    Ok(())
+}
+
+/// Where what a remote holds becomes part of the store.
+pub(crate) struct Taking<'a> {
+    pub(crate) store: &'a Store,
+    /// Only records not before this instant.
+    pub(crate) since: Option<Timestamp>,
+    /// Where segments lie until they are part of the store.
+    pub(crate) inbox: PathBuf,
+    /// How far logs go, by what the remote says.
+    pub(crate) tips: BTreeMap<WriterId, Tip>,
+    pub(crate) neighbours: Neighbours,
+    pub(crate) held: EventSet,
+    pub(crate) forked: ForkedIds,
+    pub(crate) report: PullReport,
+}
+
+impl<'a> Taking<'a> {
+    /// Prepares; `tips` are how far logs go by what the remote says, `changed` those of them that are new.
+    pub(crate) fn start(
+        store: &'a Store,
+        id: &RemoteId,
+        since: Option<Timestamp>,
+        tips: BTreeMap<WriterId, Tip>,
+        changed: &[Tip],
+        mut report: PullReport,
+    ) -> Result<Taking<'a>> {
+        let held = store.held(&store.snapshot()?)?;
+        let forked = forked_logs(store, &held, changed, &mut report)?;
+        let inbox = cache_dir(store, id)?.join("inbox");
+        Ok(Taking { store, since, inbox, tips, neighbours: Neighbours::of(store.index())?, held, forked, report })
+    }
+
+    /// Writers whose logs have forked.
+    pub(crate) fn forked_writers(&self) -> BTreeSet<WriterId> {
+        self.forked.keys().map(|(writer, _)| *writer).collect()
+    }
+
+    /// Empties the inbox: what a pull that was cut left there may not be durable.
+    pub(crate) fn clear(&self) -> Result<()> {
+        clear(self.store, &self.inbox)
+    }
+
+    /// Where a segment lies until it is part of the store.
+    pub(crate) fn path(&self, id: &SegmentId) -> PathBuf {
+        self.inbox.join(format!("{id}.seg"))
+    }
+
+    /// Refuses what needs an object that is nowhere.
+    pub(crate) fn refuse_incomplete(&mut self, id: &SegmentId, missing: &ObjectId) {
+        let key = segment_key(id);
+        self.report.refused.push(format!("`{key}` needs object `{}`, which is nowhere", missing.short()));
+    }
+
+    /// What has been taken.
+    pub(crate) fn end(mut self) -> Result<PullReport> {
+        self.clear()?;
+        self.report.forks.sort_unstable();
+        self.report.forks.dedup();
+        self.store.catch_up()?;
+        Ok(self.report)
+    }
+
+    /// Takes a segment of the inbox in, or says which object it lacks.
+    pub(crate) fn take(&mut self, path: &Path, sealed: &Arc<Sealed>) -> Result<Option<ObjectId>> {
+        let checked = match check(self.store, sealed, &self.tips, &self.neighbours) {
+            Ok(Verdict::Good(checked)) => checked,
+            Ok(Verdict::Incomplete(missing)) => return Ok(Some(missing)),
+            Err(error) if matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::NotFound) => {
+                self.refuse(&sealed.id, &error);
+                return Ok(None);
+            }
+            Err(error) => return Err(error),
+        };
+        for (writer, seq) in &checked.forks {
+            self.report.forks.push(fork(writer, *seq));
+            note_log(self.store, &self.held, writer, &mut self.forked)?;
+        }
+        if !checked.unsigned.is_empty() {
+            let count = checked.unsigned.len();
+            let key = segment_key(&sealed.id);
+            self.report.refused.push(format!("`{key}`: {count} events that their writer has not signed"));
+        }
+        self.accept(path, &checked)?;
+        Ok(None)
+    }
+
+    /// Refuses a segment.
+    pub(crate) fn refuse(&mut self, id: &SegmentId, error: &Error) {
+        self.report.refused.push(format!("`{}`: {error}", segment_key(id)));
+    }
+
+    /// Makes the new events of a checked segment part of the store.
+    fn accept(&mut self, path: &Path, checked: &Checked) -> Result<()> {
+        // Both sides of a fork are kept: the side that is not here yet is new by its id.
+        let new = |event: &Event, id: &EventId| match self.forked.get(&(event.writer, event.seq)) {
+            Some(ids) => !ids.contains(id),
+            None => !self.held.contains(&event.writer, event.seq),
+        };
+        let signed = checked.events.iter().filter(|(_, _, number)| !checked.unsigned.contains(number));
+        let mut events: Vec<_> = signed.filter(|(event, id, _)| new(event, id)).cloned().collect();
+        if let Some(since) = self.since {
+            events.retain(|(event, _, _)| event.fact.time >= since);
+        }
+        if events.is_empty() {
+            return Ok(());
+        }
+        self.give_way(&events)?;
+        let tips = self.tips_for(&events, checked);
+        let whole = events.len() == checked.events.len() && checked.footer_holds && checked.forks.is_empty();
+        if whole && checked.sealed.bytes >= ADOPT_BYTES_MIN {
+            // The signed tips first: without them the events would count as nobody's.
+            self.store.append(Prepared { tips, ..Prepared::default() })?;
+            self.store.adopt(path, &checked.sealed.id)?;
+        } else {
+            self.append(&events, checked, tips)?;
+        }
+        for (event, _, _) in &events {
+            *self.report.taken.entry(event.fact.kind).or_default() += 1;
+        }
+        for (event, id, _) in &events {
+            if let Some(ids) = self.forked.get_mut(&(event.writer, event.seq)) {
+                ids.insert(*id);
+            }
+        }
+        let places = events.iter().map(|(event, _, _)| (event.writer, event.seq.get(), event.seq.get()));
+        self.held = self.held.union(&EventSet::from_ranges(places));
+        let mut contents = agent_trace_store::segment::Contents::default();
+        for (event, id, _) in &events {
+            contents.add_event(event, *id);
+        }
+        contents.runs.iter().for_each(|run| self.neighbours.add(run));
+        Ok(())
+    }
+
+    /// Takes a new writer where events of the own log come from elsewhere, beyond what is here (I3).
+    fn give_way(&mut self, events: &[(Event, EventId, u32)]) -> Result<()> {
+        let writer = self.store.writer();
+        if !events.iter().any(|(event, _, _)| event.writer == writer) {
+            return Ok(());
+        }
+        let tail = self.store.tail()?;
+        if events.iter().any(|(event, _, _)| event.writer == writer && event.seq.get() > tail.seq) {
+            self.store.renew_writer()?;
+            self.report.new_writer = true;
+        }
+        Ok(())
+    }
+
+    /// The newest tips of the logs that these events are in.
+    fn tips_for(&self, events: &[(Event, EventId, u32)], checked: &Checked) -> Vec<Tip> {
+        let mut tips: BTreeMap<_, Tip> = BTreeMap::new();
+        for tip in self.tips.values().chain(&checked.tips) {
+            let known = tips.entry(tip.writer).or_insert(*tip);
+            if tip.seq > known.seq {
+                *known = *tip;
+            }
+        }
+        let writers: BTreeSet<_> = events.iter().map(|(event, _, _)| event.writer).collect();
+        tips.retain(|writer, _| writers.contains(writer));
+        tips.into_values().collect()
+    }
+
+    /// Takes part of a segment: into the open segment, or into one built for it where it is much.
+    fn append(&mut self, events: &[(Event, EventId, u32)], checked: &Checked, tips: Vec<Tip>) -> Result<()> {
+        let store = self.store;
+        let known = |id: &ObjectId| store.contains(id);
+        let source = Source::sealed(&checked.sealed);
+        let collected = collect(store, Some(&checked.sealed), &source, events.to_vec(), &known)?;
+        let bytes: u64 = collected.frames.iter().map(|frame| frame.frame.file_bytes()).sum();
+        let small = collected.events.len() <= agent_trace_store::limits::BATCH_EVENTS_MAX / 2;
+        if bytes < ADOPT_BYTES_MIN && small {
+            store.append(Prepared {
+                frames: collected.frames,
+                received: collected.events,
+                tips,
+                ..Prepared::default()
+            })?;
+            return Ok(());
+        }
+        let mut builder = Builder::new(store.env(), &self.inbox, store.tail()?)?;
+        builder.tips(&tips)?;
+        collected.frames.iter().try_for_each(|frame| builder.objects(frame))?;
+        builder.received(&collected.events)?;
+        let built = builder.finish()?;
+        store.adopt(&built.path, &built.id)
+    }
+}
