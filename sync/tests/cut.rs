@@ -8,11 +8,9 @@ use std::path::{Path, PathBuf};
 use agent_trace_store::env::Env;
 use agent_trace_store::env::sim::SimDisk;
 use agent_trace_store::frame::Unpacker;
-use agent_trace_store::intake::Intake;
 use agent_trace_store::object::Objects;
 use agent_trace_store::progress::Silent;
 use agent_trace_store::question::{self, Query};
-use agent_trace_store::record::facts;
 use agent_trace_store::segment::{all_ids, all_names, read_frame};
 use agent_trace_store::segments::Sealed;
 use agent_trace_store::verify::verify;
@@ -22,12 +20,12 @@ use agent_trace_sync::pull::{PullOptions, pull};
 use agent_trace_sync::push::{PushOptions, PushReport, push};
 use agent_trace_sync::remote::Remote;
 
+mod support;
+
+use support::{add, ledger, trace_id};
+
 /// As many make a segment that is worth cutting.
 const TRACES: u32 = 6_000;
-
-fn trace_id(number: u32) -> String {
-    format!("{number:08x}-0000-4000-8000-000000000000")
-}
 
 fn trace(number: u32) -> Vec<u8> {
     // Digits that do not compress, as in real traces.
@@ -40,25 +38,6 @@ fn trace(number: u32) -> Vec<u8> {
         number % 60
     )
     .into_bytes()
-}
-
-fn ledger(number: u32, names: impl Iterator<Item = u32>) -> Vec<u8> {
-    let ids: Vec<String> = names.map(|n| format!("\"{}\"", trace_id(n))).collect();
-    format!(
-        r#"{{"commit_sha":"{number:040x}","created_at":"2026-02-01T00:00:00Z","files":{{}},"trace_ids":[{}]}}"#,
-        ids.join(",")
-    )
-    .into_bytes()
-}
-
-fn add(store: &Store, kind: Kind, records: impl IntoIterator<Item = Vec<u8>>) {
-    let mut intake = Intake::new(store);
-    for bytes in records {
-        let facts = facts(kind, &bytes).unwrap();
-        intake.record(kind, &bytes, &facts, facts.time.unwrap(), &[]).unwrap();
-    }
-    intake.finish().unwrap();
-    store.catch_up().unwrap();
 }
 
 fn is_held(number: u32) -> bool {

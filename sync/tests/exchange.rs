@@ -15,31 +15,17 @@ use agent_trace_sync::pull::{PullOptions, PullReport, pull};
 use agent_trace_sync::push::{PushOptions, PushReport, push};
 use agent_trace_sync::remote::Remote;
 
+mod support;
+
+use support::{add, ledger, trace_id};
+
 fn trace(number: u32) -> Vec<u8> {
     format!(
-        r#"{{"files":[{{"conversations":[{{"id":"conversation-{number}"}}],"path":"src/f.rs"}}],"id":"{number:08x}-0000-4000-8000-000000000000","timestamp":"2026-01-01T00:00:{:02}Z","version":"2.0"}}"#,
+        r#"{{"files":[{{"conversations":[{{"id":"conversation-{number}"}}],"path":"src/f.rs"}}],"id":"{}","timestamp":"2026-01-01T00:00:{:02}Z","version":"2.0"}}"#,
+        trace_id(number),
         number % 60
     )
     .into_bytes()
-}
-
-fn ledger(number: u32, names: &[u32]) -> Vec<u8> {
-    let ids: Vec<String> = names.iter().map(|n| format!("\"{n:08x}-0000-4000-8000-000000000000\"")).collect();
-    format!(
-        r#"{{"commit_sha":"{number:040x}","created_at":"2026-02-01T00:00:00Z","files":{{}},"trace_ids":[{}]}}"#,
-        ids.join(",")
-    )
-    .into_bytes()
-}
-
-fn add(store: &Store, kind: Kind, records: impl IntoIterator<Item = Vec<u8>>) {
-    let mut intake = Intake::new(store);
-    for bytes in records {
-        let facts = facts(kind, &bytes).unwrap();
-        intake.record(kind, &bytes, &facts, facts.time.unwrap(), &[]).unwrap();
-    }
-    intake.finish().unwrap();
-    store.catch_up().unwrap();
 }
 
 fn add_transcript(disk: &SimDisk, store: &Store, conversation: &str, content: &[u8]) -> ObjectId {
@@ -139,7 +125,7 @@ fn a_plain_push_holds_back_what_nothing_names_and_sends_it_once_something_does()
     let store = &stores[0];
     add(store, Kind::TRACE, (0..20).map(trace));
     let body = add_transcript(&disk, store, "conversation-3", &b"{\"line\":1}\n".repeat(9_000));
-    add(store, Kind::LEDGER, [ledger(1, &[0, 1, 2])]);
+    add(store, Kind::LEDGER, [ledger(1, [0, 1, 2])]);
     let report = send(&env, store, "/remote", &PushOptions::default());
     assert_eq!(report.sent.get(&Kind::TRACE), Some(&3));
     assert_eq!(report.sent.get(&Kind::LEDGER), Some(&1));
@@ -147,7 +133,7 @@ fn a_plain_push_holds_back_what_nothing_names_and_sends_it_once_something_does()
     assert_eq!(report.held_back.get(&Kind::TRANSCRIPT), Some(&1));
     let report = send(&env, store, "/remote", &PushOptions::default());
     assert_eq!((report.sent.len(), report.held_back.get(&Kind::TRACE)), (0, Some(&17)));
-    add(store, Kind::LEDGER, [ledger(2, &[3, 4])]);
+    add(store, Kind::LEDGER, [ledger(2, [3, 4])]);
     let report = send(&env, store, "/remote", &PushOptions::default());
     assert_eq!(report.sent.get(&Kind::TRACE), Some(&2));
     assert_eq!(
@@ -168,7 +154,7 @@ fn a_pulled_ledger_frees_what_was_held_back() {
     let (_disk, env, stores) = world(&["/a", "/b"]);
     add(&stores[0], Kind::TRACE, (0..3).map(trace));
     assert_eq!(send(&env, &stores[0], "/remote", &PushOptions::default()).sent.len(), 0);
-    add(&stores[1], Kind::LEDGER, [ledger(1, &[2])]);
+    add(&stores[1], Kind::LEDGER, [ledger(1, [2])]);
     send(&env, &stores[1], "/remote", &PushOptions::default());
     fetch(&env, &stores[0], "/remote");
     let report = send(&env, &stores[0], "/remote", &PushOptions::default());
@@ -180,7 +166,7 @@ fn filters_skip_for_now_and_a_later_plain_push_sends_the_rest() {
     let (_disk, env, stores) = world(&["/a"]);
     let store = &stores[0];
     add(store, Kind::TRACE, (0..4).map(trace));
-    add(store, Kind::LEDGER, [ledger(1, &[0, 1])]);
+    add(store, Kind::LEDGER, [ledger(1, [0, 1])]);
     let only = PushOptions { only: vec![Kind::LEDGER], ..PushOptions::default() };
     let report = send(&env, store, "/remote", &only);
     assert_eq!((report.sent.get(&Kind::LEDGER), report.sent.get(&Kind::TRACE)), (Some(&1), None));
