@@ -194,11 +194,7 @@ pub(crate) fn gather(needed: Needed, sizes: &Sizes) -> Result<Vec<ObjectsFrame>>
 }
 
 /// Reads the needed objects, several frames at once.
-fn gather_into(
-    needed: Needed,
-    sizes: &Sizes,
-    put: &mut dyn FnMut(ObjectsFrame) -> Result<()>,
-) -> Result<()> {
+fn gather_into(needed: Needed, sizes: &Sizes, put: &mut dyn FnMut(ObjectsFrame) -> Result<()>) -> Result<()> {
     let frames: Vec<(u32, Slots)> = needed.into_iter().map(|((_, offset), slots)| (offset, slots)).collect();
     let mut loose = ObjectsBuilder::new();
     let mut packer = Packer::new(Effort::FAST);

@@ -10,9 +10,7 @@ use agent_trace_store::progress::Progress;
 use agent_trace_store::segments::Sealed;
 use agent_trace_store::seqs::EventSet;
 use agent_trace_store::writer::Tip;
-use agent_trace_store::{
-    Error, ErrorKind, Kind, ObjectId, Result, SegmentId, Store, Timestamp, WriterId,
-};
+use agent_trace_store::{Error, ErrorKind, Kind, ObjectId, Result, SegmentId, Store, Timestamp, WriterId};
 
 use crate::accept::{
     ForkedIds, adopt, append, fork, give_way, goes_whole, new_events, runs_of, set_of, tips_for,

@@ -21,7 +21,7 @@ const DIGEST_BATCHES: usize = 8;
 const DIGEST_BYTES: u64 = 48 << 20;
 
 /// What is known of the logs here, to compare neighbours with.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct Neighbours {
     ends: HashMap<(WriterId, u64), EventId>,
     starts: HashMap<(WriterId, u64), EventId>,
@@ -59,7 +59,7 @@ impl Neighbours {
     }
 
     /// Where a run does not fit its known neighbours, if it does not.
-    pub fn misfit(&self, run: &Run) -> Option<(WriterId, u64)> {
+    fn misfit(&self, run: &Run) -> Option<(WriterId, u64)> {
         let fork = |seq: u64| Some((run.writer, seq));
         let before = self.ends.get(&(run.writer, run.seq_first.get() - 1));
         if before.is_some_and(|id| *id != run.previous) {
@@ -176,11 +176,7 @@ pub fn check_among(
 }
 
 /// Takes all batches apart, several at once; any damage refuses the segment.
-fn take_apart(
-    store: &Store,
-    sealed: &Arc<Sealed>,
-    extra: &[Arc<Sealed>],
-) -> Result<(Vec<Digest>, u64, u32)> {
+fn take_apart(store: &Store, sealed: &Arc<Sealed>, extra: &[Arc<Sealed>]) -> Result<(Vec<Digest>, u64, u32)> {
     let start = ScanStart { offset: HEADER_BYTES as u64, batch: 0, tail: sealed.header.tail, events: 0 };
     let mut digests = Vec::new();
     let mut waiting: Vec<Batch> = Vec::new();
