@@ -165,9 +165,7 @@ fn fetch(
     let mut at = 0;
     while at < listed.bytes {
         let length = usize::try_from(listed.bytes - at).unwrap_or(usize::MAX).min(buffer.len());
-        source
-            .read_exact_at(&mut buffer[..length], at)
-            .map_err(|error| match error.kind() {
+        source.read_exact_at(&mut buffer[..length], at).map_err(|error| match error.kind() {
             std::io::ErrorKind::UnexpectedEof => {
                 Error::corrupt("it is shorter than its manifest says").with_source(error)
             }

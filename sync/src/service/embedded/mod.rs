@@ -7,14 +7,24 @@
 //!
 //! One process owns the folder. `docs/service.md` describes its files.
 
-mod accounts;
-mod archives;
 mod database;
-mod folder;
+mod uuid;
 mod rows;
 mod secret;
 mod state;
-mod uuid;
+mod folder;
+mod accounts;
+mod arrivals;
+mod winners;
+mod places;
+mod uploads;
+mod staging;
+mod items;
+mod archive;
+mod commit;
+mod outgoing;
+mod legacy;
+mod archives;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -28,9 +38,11 @@ use crate::service::grant::{Grant, TokenId};
 use crate::token::Token;
 
 pub use accounts::AccountBook;
+pub use archive::ProjectArchive;
 pub use archives::OpenArchive;
 pub use folder::Missing;
 pub use secret::AdminSecret;
+pub use staging::StagedFiles;
 pub use state::{DEFAULT_ORG_ID, DEFAULT_ORG_SLUG};
 
 use archives::Archives;
