@@ -89,12 +89,17 @@ pub(crate) enum Command {
     /// Manage remotes
     #[command(subcommand)]
     Remote(Remote),
+    /// Manage projects of a service
+    #[command(subcommand)]
+    Project(Project),
     /// Send what a remote has not got
     Push(Push),
     /// Take what a remote has and this store has not
     Pull(Pull),
     /// Push, then pull
     Sync(Sync),
+    /// Look for what keeps remotes from working
+    Doctor(Doctor),
     /// Manage the orgs, projects and tokens of a service, in its data folder
     #[command(subcommand)]
     Admin(Admin),
@@ -233,6 +238,9 @@ pub(crate) struct RemoteAdd {
     /// Allow http to another machine: the token and all records can be read and changed on the way
     #[arg(long)]
     pub(crate) insecure_http: bool,
+    /// Store it without asking the service
+    #[arg(long)]
+    pub(crate) no_check: bool,
 }
 
 /// `remote set-url`
@@ -245,6 +253,9 @@ pub(crate) struct RemoteSetUrl {
     /// Allow http to another machine: the token and all records can be read and changed on the way
     #[arg(long)]
     pub(crate) insecure_http: bool,
+    /// Store it without asking the service
+    #[arg(long)]
+    pub(crate) no_check: bool,
 }
 
 /// `remote set-token`
@@ -255,6 +266,9 @@ pub(crate) struct RemoteSetToken {
     pub(crate) name: String,
     #[command(flatten)]
     pub(crate) token: TokenSource,
+    /// Store it without asking the service
+    #[arg(long)]
+    pub(crate) no_check: bool,
 }
 
 /// Where a token comes from; at most one of them.
@@ -294,6 +308,39 @@ impl FromStr for Secret {
     fn from_str(text: &str) -> Result<Secret, Infallible> {
         Ok(Secret(text.to_owned()))
     }
+}
+
+/// `project`
+#[derive(Clone, Debug, Subcommand)]
+pub(crate) enum Project {
+    /// Create a project, as the service's admin (AGENT_TRACE_ADMIN_SECRET) or by a token that may
+    Create(ProjectCreate),
+}
+
+/// `project create`
+#[derive(Args, Clone, Debug)]
+pub(crate) struct ProjectCreate {
+    /// https://host/org/project or https://host/at/org/project
+    pub(crate) url: String,
+    #[command(flatten)]
+    pub(crate) token: TokenSource,
+    /// What people call the project
+    #[arg(long = "name", value_name = "TEXT")]
+    pub(crate) title: Option<String>,
+    /// What the project is about
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) description: Option<String>,
+    /// Allow http to another machine: the secret can be read on the way
+    #[arg(long)]
+    pub(crate) insecure_http: bool,
+}
+
+/// `doctor`
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Doctor {
+    /// Correct what can be corrected: the rights of files that hold secrets
+    #[arg(long)]
+    pub(crate) fix: bool,
 }
 
 /// `push`

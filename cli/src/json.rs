@@ -6,6 +6,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use agent_trace_store::Kind;
+use agent_trace_sync::client::ProjectRow;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
@@ -19,6 +20,8 @@ pub(crate) const STATS: &str = "agent-trace/stats/1";
 pub(crate) const REMOTE: &str = "agent-trace/remote/1";
 pub(crate) const PUSH: &str = "agent-trace/push/1";
 pub(crate) const PULL: &str = "agent-trace/pull/1";
+pub(crate) const PROJECT: &str = "agent-trace/project/1";
+pub(crate) const DOCTOR: &str = "agent-trace/doctor/1";
 pub(crate) const SYNC: &str = "agent-trace/sync/1";
 pub(crate) const ADMIN_ORG: &str = "agent-trace/admin-org/1";
 pub(crate) const ADMIN_PROJECT: &str = "agent-trace/admin-project/1";
@@ -248,6 +251,35 @@ pub(crate) struct Push {
     pub(crate) new_writer: bool,
     pub(crate) gone_back: Vec<String>,
     pub(crate) refused: Vec<String>,
+    pub(crate) forks: Vec<String>,
+}
+
+/// `project create`
+#[derive(Serialize)]
+pub(crate) struct Project {
+    pub(crate) schema: &'static str,
+    pub(crate) url: String,
+    #[serde(flatten)]
+    pub(crate) project: ProjectRow,
+}
+
+/// `doctor`: all that was looked at.
+#[derive(Serialize)]
+pub(crate) struct Doctor {
+    pub(crate) schema: &'static str,
+    pub(crate) ok: bool,
+    pub(crate) checks: Vec<Check>,
+}
+
+/// Something that was looked at.
+#[derive(Serialize)]
+pub(crate) struct Check {
+    /// What: `store`, `modes`, or of a remote `url`, `dns`, `reach`, `clock`, `scope`.
+    pub(crate) check: &'static str,
+    pub(crate) remote: Option<String>,
+    /// `ok`, `warning`, `bad` or `fixed`.
+    pub(crate) state: &'static str,
+    pub(crate) message: String,
 }
 
 /// `pull`

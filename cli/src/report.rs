@@ -30,6 +30,8 @@ pub(crate) enum Done {
     Conflict,
     /// Damage was found, and is listed.
     Corrupt,
+    /// Something else is wrong, and is listed.
+    Failed,
 }
 
 impl Done {
@@ -40,6 +42,7 @@ impl Done {
             Done::Partial => 3,
             Done::Conflict => 6,
             Done::Corrupt => 7,
+            Done::Failed => FAILED,
         }
     }
 

@@ -4,11 +4,13 @@ mod admin;
 mod cat;
 mod compact;
 mod completions;
+mod doctor;
 mod help_page;
 mod import;
 mod init;
 mod log;
 mod man;
+mod project;
 mod pull;
 mod push;
 mod reindex;
@@ -22,13 +24,14 @@ mod verify;
 
 use agent_trace_store::env::Env;
 use agent_trace_store::question::Found;
-use agent_trace_store::{Error, Kind, Store, Timestamp};
+use agent_trace_store::{Error, ErrorKind, Kind, Store, Timestamp};
+use agent_trace_sync::exchange::Exchange;
 use jiff::tz::TimeZone;
 
 use crate::args::Command;
 use crate::json;
-use crate::project::{self, Place};
-use crate::remotes::Files;
+use crate::project::{self as place, Place};
+use crate::remotes::{Files, Named};
 use crate::report::{Done, Failure};
 use crate::settings::{self, Settings};
 use crate::time::{self, Edge};
@@ -48,7 +51,7 @@ pub(crate) struct Context {
 impl Context {
     /// Finds and opens the store.
     fn open(&self) -> Result<(Place, Store), Failure> {
-        let place = project::find(&self.env, &self.settings)?;
+        let place = place::find(&self.env, &self.settings)?;
         let store = Store::open(&self.env, &place.store)?;
         // What cannot be read is left out of answers, so it is said beside each.
         for unreadable in store.segments().unreadable.iter() {
@@ -63,12 +66,31 @@ impl Context {
         Files { store, place, home: self.settings.home.as_deref() }
     }
 
+    /// Opens a remote with its token; `create` makes a folder's layout where there is none.
+    fn reach(&self, files: &Files<'_>, remote: &Named, create: bool) -> Result<Exchange, Failure> {
+        let token = match &remote.token {
+            Some(reference) => files.tokens().resolve(reference)?,
+            None => None,
+        };
+        Ok(Exchange::open(&self.env, &remote.address()?, token, create)?)
+    }
+
     /// Reads a time, if one is given.
     fn time(&self, text: Option<&str>, edge: Edge) -> Result<Option<Timestamp>, Failure> {
         let zone = settings::time_zone();
         let now = self.env.clock.now();
         Ok(text.map(|text| time::parse(text, edge, now, &zone)).transpose()?)
     }
+}
+
+/// What can be done where a remote does not do what it was asked.
+fn hinted(remote: &Named, error: Error) -> Failure {
+    let hint = match error.kind() {
+        ErrorKind::Denied => format!("agent-trace remote set-token {} --token-stdin", remote.name),
+        ErrorKind::NotFound => format!("agent-trace project create {}", remote.url),
+        _ => return error.into(),
+    };
+    Failure::from(error).hint(hint)
 }
 
 /// Runs a command.
@@ -82,9 +104,11 @@ pub(crate) fn run(context: &Context, command: &Command) -> Result<Done, Failure>
         Command::Status => status::run(context),
         Command::Stats => stats::run(context),
         Command::Remote(args) => remote::run(context, args),
+        Command::Project(args) => project::run(context, args),
         Command::Push(args) => push::run(context, args),
         Command::Pull(args) => pull::run(context, args),
         Command::Sync(args) => sync::run(context, args),
+        Command::Doctor(args) => doctor::run(context, args),
         Command::Admin(args) => admin::run(context, args),
         Command::Verify => verify::run(context),
         Command::Reindex => reindex::run(context),

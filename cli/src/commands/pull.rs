@@ -1,13 +1,13 @@
 //! `pull`: takes what a remote has and this store has not.
 
-use agent_trace_store::{ErrorKind, Store};
-use agent_trace_sync::pull::{PullOptions, PullReport, pull};
-use agent_trace_sync::remote::Remote;
+use agent_trace_store::ErrorKind;
+use agent_trace_sync::exchange::Exchange;
+use agent_trace_sync::pull::{PullOptions, PullReport};
 
-use super::{Context, push};
+use super::{Context, hinted, push};
 use crate::args;
 use crate::json;
-use crate::remotes::{Named, Remotes};
+use crate::remotes::{Files, Named, Remotes};
 use crate::report::{Done, Failure};
 use crate::time::Edge;
 use crate::ui::{self, Ui};
@@ -16,8 +16,9 @@ pub(super) fn run(context: &Context, args: &args::Pull) -> Result<Done, Failure>
     let options =
         PullOptions { since: context.time(args.since.as_deref(), Edge::First)?, dry_run: args.dry_run };
     let (place, store) = context.open()?;
-    let remote = Remotes::read(&context.files(&place, &store))?.pick(args.remote.as_deref())?;
-    let report = take(context, &store, &remote, &options)?;
+    let files = context.files(&place, &store);
+    let remote = Remotes::read(&files)?.pick(args.remote.as_deref())?;
+    let report = take(context, &files, &remote, &options)?;
     if context.ui.is_json() {
         context.ui.json(&to_json(&remote, options.dry_run, &report))?;
     } else {
@@ -29,19 +30,19 @@ pub(super) fn run(context: &Context, args: &args::Pull) -> Result<Done, Failure>
 /// Pulls from a remote.
 pub(super) fn take(
     context: &Context,
-    store: &Store,
+    files: &Files<'_>,
     remote: &Named,
     options: &PullOptions,
 ) -> Result<PullReport, Failure> {
-    let opened = Remote::open(&context.env, &remote.address()?, false)?;
-    if opened.id().is_none() {
+    let exchange = context.reach(files, remote, false)?;
+    if matches!(&exchange, Exchange::Layout(layout) if layout.id().is_none()) {
         let message = format!("there is nothing at `{}`, the remote `{}`", remote.url, remote.name);
         let hint =
             format!("agent-trace push makes it; agent-trace remote set-url {} URL corrects it", remote.name);
         return Err(Failure::new(ErrorKind::NotFound, message, hint));
     }
     let progress = context.ui.progress();
-    Ok(pull(store, &opened, options, progress.as_ref())?)
+    exchange.pull(files.store, options, progress.as_ref()).map_err(|error| hinted(remote, error))
 }
 
 /// How a pull has ended.

@@ -2,15 +2,17 @@
 
 use std::collections::BTreeMap;
 
-use agent_trace_store::{Kind, Store};
-use agent_trace_sync::push::{PushOptions, PushReport, push};
-use agent_trace_sync::remote::Remote;
+use agent_trace_store::Kind;
+use agent_trace_sync::client::Scope;
+use agent_trace_sync::exchange::Exchange;
+use agent_trace_sync::push::{PushOptions, PushReport};
 
-use super::{Context, kind};
+use super::{Context, hinted, kind};
 use crate::args;
 use crate::json;
-use crate::remotes::{Named, Remotes};
+use crate::remotes::{Files, Named, Remotes};
 use crate::report::{Done, Failure};
+use crate::sanitize;
 use crate::time::Edge;
 use crate::ui::{self, Ui};
 
@@ -22,8 +24,9 @@ pub(super) fn run(context: &Context, args: &args::Push) -> Result<Done, Failure>
         dry_run: args.dry_run,
     };
     let (place, store) = context.open()?;
-    let remote = Remotes::read(&context.files(&place, &store))?.pick(args.remote.as_deref())?;
-    let report = send(context, &store, &remote, &options)?;
+    let files = context.files(&place, &store);
+    let remote = Remotes::read(&files)?.pick(args.remote.as_deref())?;
+    let report = send(context, &files, &remote, &options)?;
     if context.ui.is_json() {
         context.ui.json(&to_json(&remote, options.dry_run, &report))?;
     } else {
@@ -35,20 +38,31 @@ pub(super) fn run(context: &Context, args: &args::Push) -> Result<Done, Failure>
 /// How a push has ended.
 pub(super) fn done(report: &PushReport) -> Done {
     let refused = if report.refused.is_empty() { Done::Well } else { Done::Partial };
-    refused.and(if report.gone_back.is_empty() { Done::Well } else { Done::Conflict })
+    let is_whole = report.gone_back.is_empty() && report.forks.is_empty();
+    refused.and(if is_whole { Done::Well } else { Done::Conflict })
 }
 
-/// Pushes to a remote.
+/// Pushes to a remote, after asking a service who the token is for.
 pub(super) fn send(
     context: &Context,
-    store: &Store,
+    files: &Files<'_>,
     remote: &Named,
     options: &PushOptions,
 ) -> Result<PushReport, Failure> {
-    let opened = Remote::open(&context.env, &remote.address()?, !options.dry_run)?;
+    let exchange = context.reach(files, remote, !options.dry_run)?;
+    if let Exchange::Service(service) = &exchange {
+        let scope = service.check_scope().map_err(|error| hinted(remote, error))?;
+        if scope == Scope::Unsupported {
+            context.ui.warn(UNSUPPORTED);
+        }
+    }
     let progress = context.ui.progress();
-    Ok(push(store, &opened, options, progress.as_ref())?)
+    exchange.push(files.store, options, progress.as_ref()).map_err(|error| hinted(remote, error))
 }
+
+/// What is said of a service that does not tell who a token is for.
+pub(super) const UNSUPPORTED: &str =
+    "the service is too old to say who the token is for (`whoami_unsupported`)";
 
 /// The report for a program.
 pub(super) fn to_json(remote: &Named, dry_run: bool, report: &PushReport) -> json::Push {
@@ -65,6 +79,7 @@ pub(super) fn to_json(remote: &Named, dry_run: bool, report: &PushReport) -> jso
         new_writer: report.new_writer,
         gone_back: report.gone_back.clone(),
         refused: report.refused.clone(),
+        forks: report.forks.clone(),
     }
 }
 
@@ -80,6 +95,9 @@ pub(super) fn print(ui: &Ui, dry_run: bool, report: &PushReport) -> Result<(), F
     }
     if report.new_writer {
         ui.warn("this store was copied or restored: it has a new writer from now on, and pushed under that");
+    }
+    for fork in &report.forks {
+        ui.warn(&format!("a log has forked: {}", sanitize::line(fork)));
     }
     tell_wrong(ui, &report.gone_back, &report.refused);
     if held > 0 && report.sent.values().sum::<u64>() == 0 {

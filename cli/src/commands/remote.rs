@@ -5,9 +5,11 @@
 
 use agent_trace_store::{Error, ErrorKind, Store};
 use agent_trace_sync::address::{Plaintext, RemoteUrl, ServiceUrl};
+use agent_trace_sync::client::{Client, ProjectRow, Scope};
 use agent_trace_sync::remote::Remote;
+use agent_trace_sync::token::Token;
 
-use super::{Context, status};
+use super::{Context, push, status};
 use crate::args;
 use crate::json;
 use crate::remotes::{self, Files, Given, Named, Remotes, TokenRef, Tokens};
@@ -50,7 +52,7 @@ fn add(context: &Context, files: &Files<'_>, args: &args::RemoteAdd) -> Result<(
         return Err(no_token_for_folders(&args.name));
     }
     if let RemoteUrl::Service(service) = &address {
-        warn(&context.ui, &check(service, given.as_ref())?);
+        warn(&context.ui, &check(context, service, given.as_ref(), args.no_check)?);
     }
     if args.create {
         create(context, &address, given.as_ref(), args)?;
@@ -71,7 +73,7 @@ fn set_url(context: &Context, files: &Files<'_>, args: &args::RemoteSetUrl) -> R
             TokenRef::Variable(name) => Some(Given::Variable(name.clone())),
             _ => files.tokens().resolve(reference)?.map(Given::Token),
         };
-        warn(&context.ui, &check(service, given.as_ref())?);
+        warn(&context.ui, &check(context, service, given.as_ref(), args.no_check)?);
         let before = remote.address().ok();
         if !matches!(&before, Some(RemoteUrl::Service(before)) if before.host_url() == service.host_url()) {
             context.ui.warn(&format!(
@@ -92,7 +94,7 @@ fn set_token(context: &Context, files: &Files<'_>, args: &args::RemoteSetToken) 
     };
     let given = Given::read(&context.env, &context.ui, &args.token)?
         .ok_or_else(|| Error::invalid("no token is given"))?;
-    warn(&context.ui, &check(&service, Some(&given))?);
+    warn(&context.ui, &check(context, &service, Some(&given), args.no_check)?);
     files.set_token(&args.name, &given)?;
     tell(context, files, &args.name, "Changed the token of")
 }
@@ -108,7 +110,7 @@ fn remove(context: &Context, files: &Files<'_>, name: &str) -> Result<(), Failur
 }
 
 /// Reads where a remote lies, and refuses a folder that holds something else.
-fn read_url(context: &Context, url: &str, insecure_http: bool) -> Result<RemoteUrl, Failure> {
+pub(super) fn read_url(context: &Context, url: &str, insecure_http: bool) -> Result<RemoteUrl, Failure> {
     let plaintext = if insecure_http { Plaintext::Anywhere } else { Plaintext::Loopback };
     let address = remotes::read_url(url, plaintext)?;
     match &address {
@@ -122,15 +124,34 @@ fn read_url(context: &Context, url: &str, insecure_http: bool) -> Result<RemoteU
 }
 
 /// Looks at a service before it is stored: refuses what cannot work, and returns what may be a mistake.
-fn check(service: &ServiceUrl, given: Option<&Given>) -> Result<Vec<String>, Failure> {
+fn check(
+    context: &Context,
+    service: &ServiceUrl,
+    given: Option<&Given>,
+    no_check: bool,
+) -> Result<Vec<String>, Failure> {
     let mut warnings = Vec::new();
     if service.is_insecure() {
         let host = service.host_url();
         warnings.push(format!("insecure http: whoever is on the way to `{host}` can read and change all"));
     }
     let token = given.map(Given::token).transpose()?.flatten();
-    if let (Some(Given::Variable(name)), None) = (given, token) {
-        warnings.push(format!("the variable `{name}` is not set now"));
+    match (given, token) {
+        (Some(Given::Variable(name)), None) => {
+            warnings.push(format!("the variable `{name}` is not set now"));
+        }
+        (_, Some(token)) if !no_check => {
+            match Client::open(&context.env, service, Some(token))?.without_retries().check_scope() {
+                Ok(Scope::Fits(_)) => {}
+                Ok(Scope::Unsupported) => warnings.push(push::UNSUPPORTED.to_owned()),
+                // It may be reachable from elsewhere, or later; every push asks again.
+                Err(error) if error.kind() == ErrorKind::Unavailable => {
+                    warnings.push(format!("the token was not checked: {}", error.message()));
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        _ => {}
     }
     Ok(warnings)
 }
@@ -151,17 +172,40 @@ fn create(
             return Err(Error::invalid("a folder has no name and no description").into());
         }
         RemoteUrl::Folder(_) => {}
-        RemoteUrl::Service(_) => {
+        RemoteUrl::Service(service) => {
             let token = given.map(Given::token).transpose()?.flatten();
-            if token.is_none() && settings::secret(settings::ADMIN_SECRET)?.is_none() {
-                let message = "cannot create a project on a service without a token or the admin's secret";
-                let hint = format!("give --token-stdin, or set {}", settings::ADMIN_SECRET);
-                return Err(Failure::new(ErrorKind::Invalid, message, hint));
-            }
+            let texts = (args.title.as_deref(), args.description.as_deref());
+            return match create_project(context, service, token, texts) {
+                Err(failure) if failure.error.kind() == ErrorKind::Conflict => {
+                    context.ui.warn(&format!("the project `{}` is there already", service.project()));
+                    Ok(())
+                }
+                created => created.map(|_| ()),
+            };
         }
     }
     Remote::open(&context.env, address, true)?;
     Ok(())
+}
+
+/// Makes a project on a service, as its admin where the secret is given, else by the token.
+pub(super) fn create_project(
+    context: &Context,
+    service: &ServiceUrl,
+    token: Option<Token>,
+    (name, description): (Option<&str>, Option<&str>),
+) -> Result<ProjectRow, Failure> {
+    let admin = settings::secret(settings::ADMIN_SECRET)?;
+    if token.is_none() && admin.is_none() {
+        let message = "cannot create a project on a service without a token or the admin's secret";
+        let hint = format!("give --token-stdin, or set {}", settings::ADMIN_SECRET);
+        return Err(Failure::new(ErrorKind::Invalid, message, hint));
+    }
+    let admin = admin.map(|text| Token::parse(&text)).transpose().map_err(|error| {
+        error.context(format!("the variable `{}` holds no secret", settings::ADMIN_SECRET))
+    })?;
+    let client = Client::open(&context.env, service, token)?;
+    Ok(client.create_project(admin.as_ref(), name, description)?)
 }
 
 fn no_token_for_folders(name: &str) -> Failure {

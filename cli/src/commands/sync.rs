@@ -12,12 +12,13 @@ use crate::report::{Done, Failure};
 pub(super) fn run(context: &Context, args: &args::Sync) -> Result<Done, Failure> {
     let (place, store) = context.open()?;
     let ui = &context.ui;
-    let remote = Remotes::read(&context.files(&place, &store))?.pick(args.remote.as_deref())?;
-    let pushed = push::send(context, &store, &remote, &PushOptions::default())?;
+    let files = context.files(&place, &store);
+    let remote = Remotes::read(&files)?.pick(args.remote.as_deref())?;
+    let pushed = push::send(context, &files, &remote, &PushOptions::default())?;
     if !ui.is_json() {
         push::print(ui, false, &pushed)?;
     }
-    let pulled = pull::take(context, &store, &remote, &PullOptions::default())?;
+    let pulled = pull::take(context, &files, &remote, &PullOptions::default())?;
     if ui.is_json() {
         ui.json(&json::Sync {
             schema: json::SYNC,

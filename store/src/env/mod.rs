@@ -88,6 +88,14 @@ pub trait Fs: Send + Sync {
     fn sync_dir(&self, path: &Path) -> io::Result<()>;
     /// Length, times and identity of a file or directory, following links.
     fn metadata(&self, path: &Path) -> io::Result<Metadata>;
+    /// The rights of a file, where there are such: the lower nine bits as Unix has them.
+    fn mode(&self, _path: &Path) -> io::Result<Option<u32>> {
+        Ok(None)
+    }
+    /// Lets only its user read and write a file.
+    fn make_private(&self, _path: &Path) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
     /// Tries to take an advisory lock on a file, which is created if needed. `None` means that somebody else
     /// holds it. The lock is released when the value is dropped or the process dies, and needs no clean-up.
     fn try_lock(&self, path: &Path, mode: LockMode) -> io::Result<Option<Box<dyn Lock>>>;

@@ -21,7 +21,7 @@ use super::nonsense;
 use super::refusal::Refusal;
 use super::retry::{Tries, passes};
 use crate::limits::{
-    ANSWER_MICROS_MAX, CONNECT_MICROS_MAX, IDLE_MICROS_MAX, REFUSAL_BYTES_MAX, WHOLE_MICROS_MAX,
+    ANSWER_MICROS_MAX, CONNECT_MICROS_MAX, IDLE_MICROS_MAX, REFUSAL_BYTES_MAX, TRIES_MAX, WHOLE_MICROS_MAX,
     WORK_MICROS_MAX,
 };
 use crate::token::Token;
@@ -88,6 +88,7 @@ pub(super) struct Http {
     client: reqwest::Client,
     host_url: String,
     requests: AtomicU64,
+    pub(super) tries_max: u32,
 }
 
 fn micros(micros: u64) -> Duration {
@@ -120,7 +121,7 @@ impl Http {
             .build()
             .map_err(|error| failed(&error))?;
         let (env, host_url) = (env.clone(), host_url.to_owned());
-        Ok(Http { env, runtime, client, host_url, requests: AtomicU64::new(0) })
+        Ok(Http { env, runtime, client, host_url, requests: AtomicU64::new(0), tries_max: TRIES_MAX })
     }
 
     pub(super) fn requests(&self) -> u64 {
@@ -129,7 +130,7 @@ impl Http {
 
     /// Sends a request, again where that may help, and waits until the answer begins.
     pub(super) fn ask(&self, request: &Request<'_>) -> Result<Reply<'_>> {
-        let mut tries = Tries::new(&self.env, request.repeatable);
+        let mut tries = Tries::new(&self.env, if request.repeatable { self.tries_max } else { 1 });
         loop {
             match self.ask_once(request) {
                 Ok(Reply::Bad(refusal)) if passes(refusal.status) => {

@@ -41,6 +41,13 @@ impl Client {
         Ok(Client { http: Http::open(env, url.host_url())?, url: url.clone(), base: url.base_url(), token })
     }
 
+    /// The same, but each request is tried once: for questions whose answer is not worth a wait.
+    #[must_use]
+    pub fn without_retries(mut self) -> Client {
+        self.http.tries_max = 1;
+        self
+    }
+
     /// The project.
     pub fn url(&self) -> &ServiceUrl {
         &self.url

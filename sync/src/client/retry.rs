@@ -3,7 +3,7 @@
 
 use agent_trace_store::env::Env;
 
-use crate::limits::{BACKOFF_MICROS_LEAST, BACKOFF_MICROS_MOST, RETRY_AFTER_MICROS_MAX, TRIES_MAX};
+use crate::limits::{BACKOFF_MICROS_LEAST, BACKOFF_MICROS_MOST, RETRY_AFTER_MICROS_MAX};
 
 /// The tries of one request.
 pub(super) struct Tries<'a> {
@@ -14,8 +14,8 @@ pub(super) struct Tries<'a> {
 
 impl<'a> Tries<'a> {
     /// Starts; a request that may not be repeated has one try.
-    pub(super) fn new(env: &'a Env, repeatable: bool) -> Tries<'a> {
-        Tries { env, left: if repeatable { TRIES_MAX } else { 1 }, backoff_micros: BACKOFF_MICROS_LEAST }
+    pub(super) fn new(env: &'a Env, tries_max: u32) -> Tries<'a> {
+        Tries { env, left: tries_max, backoff_micros: BACKOFF_MICROS_LEAST }
     }
 
     /// Waits for the next try, if there is one. `asked_micros` is what the service asks for.

@@ -1,0 +1,212 @@
+//! `doctor`: looks for what keeps remotes from working, and says of each what was found.
+
+use std::net::ToSocketAddrs;
+use std::path::Path;
+
+use agent_trace_store::{ErrorKind, Store};
+use agent_trace_sync::address::{RemoteUrl, ServiceUrl};
+use agent_trace_sync::client::Scope;
+use agent_trace_sync::exchange::Exchange;
+use agent_trace_sync::service_remote::Service;
+use jiff::Timestamp;
+use jiff::fmt::rfc2822;
+
+use super::{Context, push};
+use crate::args;
+use crate::json;
+use crate::remotes::{Files, Named, Remotes};
+use crate::report::{Done, Failure};
+use crate::sanitize;
+
+/// A clock that differs by less is no reason to worry.
+const SKEW_SECONDS_MAX: i64 = 60;
+/// Rights that a file with secrets must not give.
+const OTHERS: u32 = 0o077;
+
+const OK: &str = "ok";
+const WARNING: &str = "warning";
+const BAD: &str = "bad";
+const FIXED: &str = "fixed";
+
+/// What has been found so far.
+#[derive(Default)]
+struct Findings(Vec<json::Check>);
+
+impl Findings {
+    fn add(&mut self, check: &'static str, remote: Option<&Named>, state: &'static str, message: String) {
+        let remote = remote.map(|remote| remote.name.clone());
+        self.0.push(json::Check { check, remote, state, message });
+    }
+}
+
+pub(super) fn run(context: &Context, args: &args::Doctor) -> Result<Done, Failure> {
+    let (place, store) = context.open()?;
+    let files = context.files(&place, &store);
+    let mut findings = Findings::default();
+    check_store(&store, &mut findings);
+    if let Some(home) = &context.settings.home {
+        check_modes(context, &home.join("config.json"), args.fix, &mut findings);
+    }
+    check_modes(context, &place.store.join("writer.key"), args.fix, &mut findings);
+    let remotes = Remotes::read(&files)?;
+    for remote in remotes.list() {
+        check_remote(context, &files, &remote, &mut findings);
+    }
+    let is_bad = findings.0.iter().any(|check| check.state == BAD);
+    print(context, findings, !is_bad)?;
+    Ok(if is_bad { Done::Failed } else { Done::Well })
+}
+
+/// Whether something can be written beside the store's data.
+fn check_store(store: &Store, findings: &mut Findings) {
+    let path = store.dir().join("doctor.new");
+    let fs = &store.env().fs;
+    // One that was left behind by a doctor that was killed.
+    let _ = fs.remove(&path);
+    let tried = fs.create(&path, true).and_then(|file| file.write_all_at(b"doctor", 0).and_then(|()| file.sync()));
+    let removed = fs.remove(&path);
+    let shown = store.dir().display();
+    match tried.and(removed) {
+        Ok(()) => findings.add("store", None, OK, format!("`{shown}` can be written")),
+        Err(error) => findings.add("store", None, BAD, format!("`{shown}` cannot be written: {error}")),
+    }
+}
+
+/// Whether only their user reads files with secrets.
+fn check_modes(context: &Context, path: &Path, fix: bool, findings: &mut Findings) {
+    let fs = &context.env.fs;
+    let Ok(Some(mode)) = fs.mode(path) else { return };
+    let shown = path.display();
+    if mode & OTHERS == 0 {
+        findings.add("modes", None, OK, format!("`{shown}` is read by you only"));
+    } else if !fix {
+        findings.add("modes", None, BAD, format!("`{shown}` can be read by others (mode {mode:o}); --fix changes that"));
+    } else {
+        match fs.make_private(path) {
+            Ok(()) => findings.add("modes", None, FIXED, format!("`{shown}` is read by you only, from now on")),
+            Err(error) => findings.add("modes", None, BAD, format!("cannot change the rights of `{shown}`: {error}")),
+        }
+    }
+}
+
+fn check_remote(context: &Context, files: &Files<'_>, remote: &Named, findings: &mut Findings) {
+    let address = match remote.address() {
+        Ok(address) => address,
+        Err(failure) => {
+            return findings.add("url", Some(remote), BAD, failure.error.message().to_owned());
+        }
+    };
+    findings.add("url", Some(remote), OK, format!("`{}` can be read", remote.url));
+    if let RemoteUrl::Service(service) = &address {
+        if service.is_insecure() {
+            let message = "insecure http: the token and all records can be read and changed on the way";
+            findings.add("tls", Some(remote), WARNING, message.to_owned());
+        }
+        if !check_name(service, remote, findings) {
+            return;
+        }
+    }
+    match context.reach(files, remote, false) {
+        Err(failure) => findings.add("reach", Some(remote), BAD, failure.error.message().to_owned()),
+        Ok(Exchange::Layout(layout)) => {
+            let message = match layout.id() {
+                Some(_) => "the folder is a remote",
+                None => "there is nothing yet; the first push makes it",
+            };
+            findings.add("reach", Some(remote), OK, message.to_owned());
+        }
+        Ok(Exchange::Service(service)) => check_service(context, &service, remote, findings),
+    }
+}
+
+/// Whether the host's name can be resolved.
+fn check_name(service: &ServiceUrl, remote: &Named, findings: &mut Findings) -> bool {
+    let Some((scheme, host)) = service.host_url().split_once("://") else { return true };
+    let has_port = host.rsplit_once(':').is_some_and(|(_, port)| port.bytes().all(|byte| byte.is_ascii_digit()));
+    let port = if scheme == "https" { ":443" } else { ":80" };
+    let name = if has_port { host.to_owned() } else { format!("{host}{port}") };
+    match name.to_socket_addrs().map(Iterator::count) {
+        Ok(count) if count > 0 => {
+            findings.add("dns", Some(remote), OK, format!("`{host}` has {count} address(es)"));
+            true
+        }
+        Ok(_) => {
+            findings.add("dns", Some(remote), BAD, format!("`{host}` has no address"));
+            false
+        }
+        // A proxy may resolve what this machine cannot.
+        Err(error) => {
+            findings.add("dns", Some(remote), WARNING, format!("`{host}` cannot be resolved: {error}"));
+            true
+        }
+    }
+}
+
+fn check_service(context: &Context, service: &Service, remote: &Named, findings: &mut Findings) {
+    let client = service.client();
+    match client.health() {
+        Err(error) => return findings.add("reach", Some(remote), BAD, words(&error)),
+        Ok(health) => {
+            let state = if health.status < 500 { OK } else { BAD };
+            let message = format!("`{}` answers (status {})", client.url().host_url(), health.status);
+            findings.add("reach", Some(remote), state, message);
+            if let Some(date) = health.date {
+                check_clock(context, &date, remote, findings);
+            }
+        }
+    }
+    match service.check_scope() {
+        Ok(Scope::Fits(whoami)) => {
+            let scopes = whoami.scopes.join(", ");
+            findings.add("scope", Some(remote), OK, format!("the token is for this project: {scopes}"));
+        }
+        Ok(Scope::Unsupported) => findings.add("scope", Some(remote), WARNING, push::UNSUPPORTED.to_owned()),
+        Err(error) => {
+            let state = if error.kind() == ErrorKind::Unavailable { WARNING } else { BAD };
+            findings.add("scope", Some(remote), state, words(&error));
+        }
+    }
+}
+
+fn words(error: &agent_trace_store::Error) -> String {
+    match std::error::Error::source(error) {
+        Some(cause) => format!("{}: {cause}", error.message()),
+        None => error.message().to_owned(),
+    }
+}
+
+/// How far this clock and that of the service are apart.
+fn check_clock(context: &Context, date: &str, remote: &Named, findings: &mut Findings) {
+    let Some(theirs) = rfc2822::parse(date).ok().map(|date| date.timestamp()) else { return };
+    let Ok(ours) = Timestamp::from_microsecond(context.env.clock.now().micros()) else { return };
+    let apart = ours.as_second().saturating_sub(theirs.as_second());
+    let direction = if apart > 0 { "ahead of" } else { "behind" };
+    if apart.abs() <= SKEW_SECONDS_MAX {
+        findings.add("clock", Some(remote), OK, "this clock agrees with the service's".to_owned());
+    } else {
+        let message = format!("this clock is {} s {direction} the service's", apart.abs());
+        findings.add("clock", Some(remote), WARNING, message);
+    }
+}
+
+fn print(context: &Context, findings: Findings, ok: bool) -> Result<(), Failure> {
+    let ui = &context.ui;
+    if ui.is_json() {
+        return Ok(ui.json(&json::Doctor { schema: json::DOCTOR, ok, checks: findings.0 })?);
+    }
+    for check in &findings.0 {
+        let remote = check.remote.as_deref().map(|name| format!("{}: ", sanitize::line(name))).unwrap_or_default();
+        let message = sanitize::line(&check.message);
+        let mark = match check.state {
+            BAD => "XX",
+            WARNING => "!!",
+            _ => "OK",
+        };
+        if check.state == BAD {
+            ui.line(format_args!("  {}  {remote}{}: {message}", ui.bad(mark), check.check))?;
+        } else {
+            ui.line(format_args!("  {mark}  {remote}{}: {message}", check.check))?;
+        }
+    }
+    Ok(())
+}
