@@ -31,4 +31,5 @@ pub mod sending;
 pub mod push;
 pub mod receive;
 pub mod pull;
+pub mod wire;
 pub mod service;

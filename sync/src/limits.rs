@@ -29,6 +29,25 @@ pub const BULK_EVENTS_MIN: usize = 2_000;
 /// A segment at least this large, of which at least half is sent, goes as a segment of its own; parts of others are
 /// gathered. In simulations segments are small.
 pub const CUT_BYTES_MIN: u64 = if cfg!(feature = "sim") { 2 << 10 } else { 1 << 20 };
+/// One chunk of an upload to a service.
+pub const UPLOAD_CHUNK_BYTES_MAX: usize = 8 << 20;
+/// Runs of events in one answer or question.
+pub const RUNS_MAX: usize = 65_536;
+/// Ids in one question to a service.
+pub const QUESTION_IDS_MAX: usize = 16_384;
+/// Segments of one commit.
+pub const COMMIT_SEGMENTS_MAX: usize = 4_096;
+/// Symbols that a reconciliation may take.
+pub const SYMBOLS_MAX: usize = 262_144;
+/// Tips in one part of a stream.
+pub const PART_TIPS_MAX: usize = 4_096;
+/// What is read of a segment at once while it is sent.
+pub const STREAM_BUFFER_BYTES: usize = 128 << 10;
+/// An error in a stream, as JSON.
+pub const ERROR_BYTES_MAX: usize = 64 << 10;
+/// A small JSON answer.
+pub const JSON_ANSWER_BYTES_MAX: usize = 1 << 20;
 
+const _: () = assert!(ERROR_BYTES_MAX <= JSON_ANSWER_BYTES_MAX);
 const _: () = assert!(HEAD_BYTES_MAX > 136 * agent_trace_store::limits::WRITERS_MAX as u64);
 const _: () = assert!(MANIFEST_BYTES_MAX > 72 * MANIFEST_SEGMENTS_MAX as u64 + 1024);

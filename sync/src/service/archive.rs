@@ -6,9 +6,10 @@
 
 use agent_trace_store::seqs::EventSet;
 use agent_trace_store::writer::Tip;
-use agent_trace_store::{ObjectId, Result, SegmentId, Timestamp, WriterId};
+use agent_trace_store::{ObjectId, Result, SegmentId, Timestamp};
 
 use crate::service::grant::{Grant, Scope, TokenId};
+pub use crate::wire::ArrivalRun;
 
 /// An organisation: the namespace of projects and tokens.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -121,17 +122,6 @@ pub struct Reach {
     pub epoch: [u8; 16],
     /// How many events have arrived.
     pub position: u64,
-}
-
-/// Events that arrived together, neighbours in one log.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ArrivalRun {
-    /// Whose log they are in.
-    pub writer: WriterId,
-    /// The first of them.
-    pub seq_first: u64,
-    /// How many.
-    pub count: u64,
 }
 
 /// What arrived after a position.
