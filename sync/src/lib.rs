@@ -32,4 +32,5 @@ pub mod push;
 pub mod receive;
 pub mod pull;
 pub mod wire;
+pub mod reconcile;
 pub mod service;

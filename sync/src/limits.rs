@@ -39,6 +39,8 @@ pub const QUESTION_IDS_MAX: usize = 16_384;
 pub const COMMIT_SEGMENTS_MAX: usize = 4_096;
 /// Symbols that a reconciliation may take.
 pub const SYMBOLS_MAX: usize = 262_144;
+/// Symbols that a reconciliation asks for first.
+pub const SYMBOLS_FIRST: usize = 256;
 /// Tips in one part of a stream.
 pub const PART_TIPS_MAX: usize = 4_096;
 /// What is read of a segment at once while it is sent.

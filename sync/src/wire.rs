@@ -10,7 +10,7 @@ use agent_trace_store::codec::{Decoder, Encoder, length_u32};
 use agent_trace_store::id::{decode_hex, encode_hex};
 use agent_trace_store::limits::WRITERS_MAX;
 use agent_trace_store::writer::{TIP_BYTES, Tip, decode_tips, encode_tips};
-use agent_trace_store::{Error, ErrorKind, ObjectId, Result, SegmentId, WriterId};
+use agent_trace_store::{Error, ErrorKind, EventId, ObjectId, Result, SegmentId, WriterId};
 use serde::{Deserialize, Serialize};
 
 use crate::limits::{
@@ -119,11 +119,13 @@ pub struct SymbolsBody {
     pub symbols: Vec<Symbol>,
 }
 
-/// Request of `fetch`: events by place.
+/// Request of `fetch`: events by place, and events of which only the id is known.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FetchRequest {
-    /// The events.
+    /// Events by place.
     pub runs: Vec<ArrivalRun>,
+    /// Events by id, as reconciliation finds them.
+    pub ids: Vec<EventId>,
 }
 
 /// Request of `holds`: objects by name.
@@ -243,12 +245,17 @@ impl SymbolsBody {
 impl FetchRequest {
     const MAGIC: &[u8; 8] = b"ATFETCH\0";
     /// The most bytes that it can have.
-    pub const BYTES_MAX: usize = FRAME_BYTES + 4 + RUNS_MAX * RUN_BYTES;
+    pub const BYTES_MAX: usize = FRAME_BYTES + 4 + RUNS_MAX * RUN_BYTES + 4 + RUNS_MAX * 32;
 
     /// The bytes.
     pub fn encode(&self) -> Vec<u8> {
         let mut encoder = begin(Self::MAGIC);
         put_runs(&mut encoder, &self.runs);
+        assert!(self.ids.len() <= RUNS_MAX, "I10: ids are counted before");
+        encoder.u32(length_u32(self.ids.len()));
+        for id in &self.ids {
+            encoder.put(id.as_bytes());
+        }
         end(encoder)
     }
 
@@ -256,8 +263,10 @@ impl FetchRequest {
     pub fn decode(bytes: &[u8]) -> Result<FetchRequest> {
         let mut decoder = open("fetch request", bytes, Self::MAGIC)?;
         let runs = take_runs(&mut decoder)?;
+        let count = decoder.count(32, RUNS_MAX)?;
+        let ids = (0..count).map(|_| Ok(EventId::from_bytes(decoder.array()?))).collect::<Result<_>>()?;
         decoder.finish()?;
-        Ok(FetchRequest { runs })
+        Ok(FetchRequest { runs, ids })
     }
 }
 
