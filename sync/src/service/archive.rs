@@ -6,7 +6,7 @@
 
 use agent_trace_store::seqs::EventSet;
 use agent_trace_store::writer::Tip;
-use agent_trace_store::{ObjectId, Result, SegmentId, Timestamp};
+use agent_trace_store::{EventId, ObjectId, Result, SegmentId, Timestamp};
 
 use crate::service::grant::{Grant, Scope, TokenId};
 pub use crate::wire::ArrivalRun;
@@ -111,7 +111,14 @@ pub trait Accounts: Send + Sync {
     fn revoke_token(&self, id: &TokenId) -> Result<bool>;
     /// What a secret grants now; `None` for one that is unknown, revoked or expired, found in the same time.
     fn authenticate(&self, secret: &str) -> Result<Option<Grant>>;
-    /// The archive of a project.
+    /// Whether this is the admin's secret, found in the same time for every other text.
+    fn is_admin(&self, secret: &str) -> bool;
+    /// Does what nobody should wait for, such as writing when tokens were last used. To be called about once a minute,
+    /// and at the end.
+    fn tend(&self) -> Result<()> {
+        Ok(())
+    }
+    /// The archive of a project; `NotFound` where it has been removed.
     fn archive(&self, project: &Project) -> Result<std::sync::Arc<dyn Archive>>;
 }
 
@@ -216,6 +223,8 @@ pub trait Archive: Send + Sync {
     fn holds(&self, ids: &[ObjectId]) -> Result<Vec<bool>>;
     /// All events, for reconciliation: ids with their places.
     fn events(&self) -> Result<EventSet>;
+    /// Hands over the ids of the events that arrived up to a position, zero for all, in any order; returns up to where.
+    fn event_ids(&self, position: u64, each: &mut dyn FnMut(&EventId)) -> Result<Reach>;
     /// How much of a segment has been uploaded by this token; all of it where the project has taken it already.
     fn uploaded(&self, token: &TokenId, id: &SegmentId) -> Result<u64>;
     /// Takes the next bytes of a segment at an offset; returns how much there is then. Another offset than the one that
@@ -231,6 +240,13 @@ pub trait Archive: Send + Sync {
     ) -> Result<Committed>;
     /// Hands over what arrived after a position, in order, in segments.
     fn pull(&self, after: u64, each: &mut dyn FnMut(Part<'_>) -> Result<()>) -> Result<()>;
+    /// Hands over events by place and by id, in segments; `NotFound` where the project does not hold one of them.
+    fn fetch(
+        &self,
+        runs: &[ArrivalRun],
+        ids: &[EventId],
+        each: &mut dyn FnMut(Part<'_>) -> Result<()>,
+    ) -> Result<()>;
     /// Hands over the bytes of an object in parts; false where the project does not hold it.
     fn object(&self, id: &ObjectId, each: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<bool>;
 
@@ -238,7 +254,8 @@ pub trait Archive: Send + Sync {
 
     /// Takes items in: one durable batch, bad items listed.
     fn put(&self, token: &TokenId, resource: Resource, items: &[Item]) -> Result<Stored>;
-    /// Winners of a resource that arrived after a time, oldest first, at most so many.
+    /// Winners of a resource that arrived after a time, oldest first, at most so many; fewer where they are large, and
+    /// none only where there are none.
     fn page(&self, resource: Resource, since: Option<Timestamp>, limit: usize) -> Result<Vec<PageRow>>;
     /// The winner under a key.
     fn one(&self, resource: Resource, key: &str) -> Result<Option<PageRow>>;
@@ -257,4 +274,11 @@ pub trait Staging: Send + Sync {
     ) -> Result<([u8; 32], u64)>;
     /// Whether this token has staged them.
     fn staged(&self, token: &TokenId, sha256: &[u8; 32]) -> Result<Option<u64>>;
+    /// Hands over what this token has staged, in parts; false where it has not.
+    fn read_staged(
+        &self,
+        token: &TokenId,
+        sha256: &[u8; 32],
+        each: &mut dyn FnMut(&[u8]) -> Result<()>,
+    ) -> Result<bool>;
 }

@@ -8,3 +8,4 @@
 
 pub mod grant;
 pub mod archive;
+pub mod http;
