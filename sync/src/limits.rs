@@ -49,6 +49,24 @@ pub const STREAM_BUFFER_BYTES: usize = 128 << 10;
 pub const ERROR_BYTES_MAX: usize = 64 << 10;
 /// A small JSON answer.
 pub const JSON_ANSWER_BYTES_MAX: usize = 1 << 20;
+/// Wait for another process that uses a service's data folder.
+pub const SERVICE_LOCK_WAIT_MICROS_MAX: u64 = 2_000_000;
+/// Organisations of one service.
+pub const ORGS_MAX: usize = 16_384;
+/// Projects of one service.
+pub const PROJECTS_MAX: usize = 131_072;
+/// Tokens of one service, revoked ones too.
+pub const TOKENS_MAX: usize = 131_072;
+/// The name of an organisation, a project or a token, for people.
+pub const NAME_BYTES_MAX: usize = 256;
+/// What a project is about.
+pub const DESCRIPTION_BYTES_MAX: usize = 4096;
+/// The public part of a token.
+pub const TOKEN_ID_BYTES_MAX: usize = 64;
+/// What redb may keep of the accounts, all of which are in memory anyway.
+pub const ACCOUNTS_CACHE_BYTES: usize = 1 << 20;
+/// Archives of projects that stay open; more only while more are used at once.
+pub const ARCHIVES_OPEN_MAX: usize = 64;
 
 const _: () = assert!(ERROR_BYTES_MAX <= JSON_ANSWER_BYTES_MAX);
 const _: () = assert!(HEAD_BYTES_MAX > 136 * agent_trace_store::limits::WRITERS_MAX as u64);

@@ -8,4 +8,5 @@
 
 pub mod grant;
 pub mod archive;
+pub mod embedded;
 pub mod http;

@@ -1,0 +1,646 @@
+//! Organisations, projects and tokens of one service, in redb and in memory.
+//!
+//! ```text
+//! change: plan on what is in memory ─► rows in one durable transaction ─► memory
+//! ```
+//!
+//! All rows are in memory, so reading and authentication touch no disk, and go on while it fails. A change is visible
+//! when it is durable, not before. After a failed write the file is not trusted (I9): the next change writes all of it
+//! anew from memory, which holds exactly what was acknowledged. When a token was last used is noted in memory and
+//! written by [`AccountBook::tend`]; a crash may lose that and nothing else.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::path::Path;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
+
+use agent_trace_store::env::Env;
+use agent_trace_store::{Error, ErrorKind, Result, Timestamp};
+use redb::{ReadableTable, TableDefinition, WriteTransaction};
+
+use super::database::Opened;
+use super::folder::{Folder, Missing};
+use super::rows;
+use super::secret::{self, AdminSecret, Hash, Pepper};
+use super::uuid::Uuid;
+use crate::address::Slug;
+use crate::limits::{
+    ACCOUNTS_CACHE_BYTES, DESCRIPTION_BYTES_MAX, NAME_BYTES_MAX, ORGS_MAX, PROJECTS_MAX, SLUG_BYTES_MAX,
+    TOKENS_MAX,
+};
+use crate::service::archive::{NewToken, Org, Project, TokenRow};
+use crate::service::grant::{Grant, TokenId};
+use crate::token::Token;
+
+/// The organisation that is there from the start.
+pub const DEFAULT_ORG_ID: &str = "00000000-0000-0000-0000-000000000001";
+/// Its name in URLs.
+pub const DEFAULT_ORG_SLUG: &str = "default";
+
+const META: TableDefinition<&str, &[u8]> = TableDefinition::new("meta");
+const ORGS: TableDefinition<&[u8], &[u8]> = TableDefinition::new("orgs");
+const PROJECTS: TableDefinition<&[u8], &[u8]> = TableDefinition::new("projects");
+const TOKENS: TableDefinition<&[u8], &[u8]> = TableDefinition::new("tokens");
+const REMOVED: TableDefinition<&[u8], &[u8]> = TableDefinition::new("removed");
+const VERSION: u32 = 1;
+const MINUTE_MICROS: i64 = 60_000_000;
+
+/// The accounts of a service: one folder, one process.
+pub struct AccountBook {
+    env: Env,
+    pepper: Pepper,
+    /// What unknown tokens are compared with.
+    nobody: Hash,
+    state: RwLock<State>,
+    /// `None` after a failed write.
+    database: Mutex<Option<Opened>>,
+    /// Last, since its lock goes when all else is closed.
+    folder: Folder,
+}
+
+/// All rows.
+#[derive(Default)]
+struct State {
+    orgs: BTreeMap<String, Org>,
+    projects: BTreeMap<(String, String), Project>,
+    tokens: HashMap<TokenId, Kept>,
+    removed: BTreeMap<Uuid, Timestamp>,
+    admin: Option<Hash>,
+}
+
+/// A token.
+struct Kept {
+    row: TokenRow,
+    hash: Hash,
+    /// When it was last used, in microseconds; newer than what the row says until that is written.
+    used: AtomicI64,
+}
+
+/// One change of a row.
+enum Edit {
+    Org(Org),
+    Project(Project),
+    Token(TokenRow, Hash),
+    Removed(Uuid, Timestamp),
+    DropProject(Project),
+    DropRemoved(Uuid),
+    Admin(Hash),
+}
+
+impl AccountBook {
+    /// Opens the accounts in a data folder, which no other process uses then.
+    pub fn open(env: &Env, dir: &Path, missing: Missing) -> Result<AccountBook> {
+        let folder = Folder::open(env, dir, missing)?;
+        let is_made = folder.is_made()?;
+        folder.prepare()?;
+        let pepper = folder.pepper(!is_made)?;
+        let path = folder.path("accounts.redb");
+        let exists = match env.fs.metadata(&path) {
+            Ok(_) => true,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound && !is_made => false,
+            Err(error) => return Err(Error::io(format!("cannot open `{}`", path.display()), error)),
+        };
+        let (state, database) = if exists {
+            let database = Opened::open(env, &path, ACCOUNTS_CACHE_BYTES)?;
+            let state = load(&database, &pepper, &folder)?;
+            // What a process that died has written may be seen here and yet be lost with the power. It is written again.
+            (state, (!folder.was_left_open()).then_some(database))
+        } else {
+            (State::new(env.clock.now()), None)
+        };
+        let mut nobody = Hash([0; 32]);
+        env.entropy.fill(&mut nobody.0);
+        let book = AccountBook {
+            env: env.clone(),
+            pepper,
+            nobody,
+            state: RwLock::new(state),
+            database: Mutex::new(database),
+            folder,
+        };
+        book.database_of(&mut book.database())?;
+        if !is_made {
+            book.folder.finish()?;
+        }
+        book.sweep()?;
+        Ok(book)
+    }
+
+    // ---- orgs
+
+    /// Makes an organisation, or finds the one that has this id or slug; true where it is new.
+    pub fn put_org(&self, slug: &str, name: Option<&str>, id: Option<&str>) -> Result<(Org, bool)> {
+        check_slug("an org", slug)?;
+        let name = checked_name(name)?.unwrap_or_else(|| slug.to_owned());
+        let id = id.map(|text| {
+            Uuid::parse(text).ok_or_else(|| {
+                Error::invalid(format!("cannot make an org: expected a UUID as its id, found `{text}`"))
+            })
+        });
+        let id = id.transpose()?;
+        self.change(|state| {
+            if let Some(org) = id.and_then(|id| state.orgs.get(&id.to_string())) {
+                return Ok((vec![], (org.clone(), false)));
+            }
+            if let Some(org) = state.orgs.values().find(|org| org.slug == slug) {
+                return match id {
+                    None => Ok((vec![], (org.clone(), false))),
+                    Some(_) => Err(Error::new(
+                        ErrorKind::Conflict,
+                        format!("there is an org `{slug}` with another id"),
+                    )),
+                };
+            }
+            check_room("organisations", state.orgs.len(), ORGS_MAX)?;
+            let id = id.unwrap_or_else(|| Uuid::random(self.env.entropy.as_ref())).to_string();
+            let org = Org { id, slug: slug.to_owned(), name, created_at: self.env.clock.now() };
+            Ok((vec![Edit::Org(org.clone())], (org, true)))
+        })
+    }
+
+    /// All organisations, oldest first.
+    pub fn orgs(&self) -> Vec<Org> {
+        let mut orgs: Vec<Org> = self.state().orgs.values().cloned().collect();
+        orgs.sort_by(|one, other| (one.created_at, &one.slug).cmp(&(other.created_at, &other.slug)));
+        orgs
+    }
+
+    // ---- projects
+
+    /// Makes a project; `Conflict` where there is one of that slug.
+    pub fn create_project(
+        &self,
+        org_id: &str,
+        slug: &str,
+        name: Option<&str>,
+        description: Option<&str>,
+    ) -> Result<Project> {
+        check_slug("a project", slug)?;
+        let name = checked_name(name)?;
+        let description = checked_text("description", description, DESCRIPTION_BYTES_MAX)?;
+        self.change(|state| {
+            let org = state.org(org_id)?;
+            if state.projects.contains_key(&(org.id.clone(), slug.to_owned())) {
+                return Err(Error::new(ErrorKind::Conflict, format!("there is a project `{slug}` already")));
+            }
+            check_room("projects", state.projects.len(), PROJECTS_MAX)?;
+            let now = self.env.clock.now();
+            let project = Project {
+                id: Uuid::random(self.env.entropy.as_ref()).to_string(),
+                org_id: org.id.clone(),
+                slug: slug.to_owned(),
+                name,
+                description,
+                created_at: now,
+                updated_at: now,
+            };
+            Ok((vec![Edit::Project(project.clone())], project))
+        })
+    }
+
+    /// Finds a project.
+    pub fn project(&self, org_id: &str, slug: &str) -> Option<Project> {
+        let org_id = Uuid::parse(org_id)?.to_string();
+        self.state().projects.get(&(org_id, slug.to_owned())).cloned()
+    }
+
+    /// The projects of an organisation, newest first.
+    pub fn projects(&self, org_id: &str) -> Vec<Project> {
+        let state = self.state();
+        let Ok(org) = state.org(org_id) else { return vec![] };
+        let from = (org.id.clone(), String::new());
+        let of_org = state.projects.range(from..).take_while(|((id, _), _)| *id == org.id);
+        let mut projects: Vec<Project> = of_org.map(|(_, project)| project.clone()).collect();
+        projects.sort_by(|one, other| (other.created_at, &other.slug).cmp(&(one.created_at, &one.slug)));
+        projects
+    }
+
+    /// Removes a project and revokes the tokens that are bound to it, so that they do not reach a later one of the same
+    /// name. Its bytes are removed by `remove_bytes`.
+    pub(super) fn forget_project(&self, org_id: &str, slug: &str) -> Result<Option<Project>> {
+        self.change(|state| {
+            let Ok(org) = state.org(org_id) else { return Ok((vec![], None)) };
+            let Some(project) = state.projects.get(&(org.id.clone(), slug.to_owned())) else {
+                return Ok((vec![], None));
+            };
+            let now = self.env.clock.now();
+            let bound = state.tokens.values().filter(|kept| {
+                let row = &kept.row;
+                row.org_id == org.id && row.project.as_deref() == Some(slug) && row.revoked_at.is_none()
+            });
+            let mut edits: Vec<Edit> = bound
+                .map(|kept| Edit::Token(TokenRow { revoked_at: Some(now), ..kept.now() }, kept.hash))
+                .collect();
+            edits.push(Edit::Removed(uuid_of(project), now));
+            edits.push(Edit::DropProject(project.clone()));
+            Ok((edits, Some(project.clone())))
+        })
+    }
+
+    /// Removes the bytes of a project that is gone. Its mark stays until the next start, in case somebody who still works
+    /// in it writes there.
+    pub(super) fn remove_bytes(&self, project: &Project) -> Result<()> {
+        self.folder.remove_project(uuid_of(project))
+    }
+
+    /// Removes a project with all that it holds, where no archive is open; false where there is none.
+    pub fn delete_project(&self, org_id: &str, slug: &str) -> Result<bool> {
+        let Some(project) = self.forget_project(org_id, slug)? else { return Ok(false) };
+        self.remove_bytes(&project)?;
+        Ok(true)
+    }
+
+    // ---- tokens
+
+    /// Makes a token and returns its secret, which is never shown again.
+    pub fn create_token(&self, new: &NewToken) -> Result<(TokenRow, Token)> {
+        if let Some(slug) = &new.project {
+            check_slug("a project", slug)?;
+        }
+        let name = checked_name(new.name.as_deref())?;
+        let scopes: BTreeSet<_> = new.scopes.iter().copied().collect();
+        if scopes.is_empty() {
+            return Err(Error::invalid("cannot make a token: expected at least one scope"));
+        }
+        self.change(|state| {
+            let org = state.org(&new.org_id)?;
+            let now = self.env.clock.now();
+            if new.expires_at.is_some_and(|end| end <= now) {
+                return Err(Error::invalid("cannot make a token: it would have expired already"));
+            }
+            check_room("tokens", state.tokens.len(), TOKENS_MAX)?;
+            let (id, token) = loop {
+                let (id, token) = secret::generate(self.env.entropy.as_ref());
+                if !state.tokens.contains_key(&id) {
+                    break (id, token);
+                }
+            };
+            let row = TokenRow {
+                prefix: secret::prefix(&id),
+                id,
+                org_id: org.id.clone(),
+                project: new.project.clone(),
+                scopes: scopes.into_iter().collect(),
+                name,
+                created_at: now,
+                expires_at: new.expires_at,
+                last_used_at: None,
+                revoked_at: None,
+            };
+            let hash = self.pepper.token(token.expose());
+            Ok((vec![Edit::Token(row.clone(), hash)], (row, token)))
+        })
+    }
+
+    /// Tokens, oldest first, of one organisation or of all.
+    pub fn tokens(&self, org_id: Option<&str>) -> Vec<TokenRow> {
+        let state = self.state();
+        let org_id = org_id.map(|id| Uuid::parse(id).map(|id| id.to_string()));
+        let is_asked = |row: &TokenRow| match &org_id {
+            None => true,
+            Some(id) => id.as_ref() == Some(&row.org_id),
+        };
+        let mut rows: Vec<TokenRow> =
+            state.tokens.values().filter(|kept| is_asked(&kept.row)).map(Kept::now).collect();
+        rows.sort_by(|one, other| (one.created_at, &one.id).cmp(&(other.created_at, &other.id)));
+        rows
+    }
+
+    /// Revokes a token; false where there is none. It grants nothing from then on.
+    pub fn revoke_token(&self, id: &TokenId) -> Result<bool> {
+        self.change(|state| {
+            let Some(kept) = state.tokens.get(id) else { return Ok((vec![], false)) };
+            if kept.row.revoked_at.is_some() {
+                return Ok((vec![], true));
+            }
+            let row = TokenRow { revoked_at: Some(self.env.clock.now()), ..kept.now() };
+            Ok((vec![Edit::Token(row, kept.hash)], true))
+        })
+    }
+
+    /// What a secret grants now; `None` for one that is unknown, revoked or expired, found by the same work.
+    pub fn authenticate(&self, secret: &str) -> Option<Grant> {
+        let now = self.env.clock.now();
+        let hash = self.pepper.token(secret);
+        let state = self.state();
+        let kept = secret::id_of(secret).and_then(|id| state.tokens.get(&id));
+        let is_same = hash.is(kept.map_or(&self.nobody, |kept| &kept.hash));
+        let kept = kept.filter(|kept| is_same && kept.is_valid(now))?;
+        let org = state.orgs.get(&kept.row.org_id)?;
+        kept.note_use(now);
+        Some(Grant {
+            token: kept.row.id.clone(),
+            org_id: org.id.clone(),
+            org_slug: org.slug.clone(),
+            project: kept.row.project.clone(),
+            scopes: kept.row.scopes.clone(),
+        })
+    }
+
+    /// Writes when tokens were last used, where that is newer than what is written. For moments when nobody waits, such
+    /// as once a minute.
+    pub fn tend(&self) -> Result<()> {
+        self.change(|state| {
+            let newer = state.tokens.values().filter(|kept| kept.row.last_used_at != kept.used());
+            Ok((newer.map(|kept| Edit::Token(kept.now(), kept.hash)).collect(), ()))
+        })
+    }
+
+    // ---- admin
+
+    /// Takes the admin's secret, if one is given; where there is none at all, makes one, which is returned and never shown
+    /// again.
+    pub fn admit_admin(&self, given: Option<&AdminSecret>) -> Result<Option<AdminSecret>> {
+        self.change(|state| {
+            let made = match (given, state.admin) {
+                (None, None) => Some(AdminSecret::generate(self.env.entropy.as_ref())),
+                _ => None,
+            };
+            let hash = given.or(made.as_ref()).map(|secret| self.pepper.admin(secret.expose()));
+            let edits = hash.filter(|hash| state.admin != Some(*hash)).map(Edit::Admin);
+            Ok((edits.into_iter().collect(), made))
+        })
+    }
+
+    /// Whether this is the admin's secret.
+    pub fn is_admin(&self, secret: &str) -> bool {
+        let hash = self.pepper.admin(secret);
+        let admin = self.state().admin;
+        let is_same = hash.is(&admin.unwrap_or(self.nobody));
+        is_same && admin.is_some()
+    }
+
+    // ---- below
+
+    fn state(&self) -> RwLockReadGuard<'_, State> {
+        self.state.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn database(&self) -> MutexGuard<'_, Option<Opened>> {
+        self.database.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Plans a change on what is there, makes it durable, then visible.
+    fn change<T>(&self, plan: impl FnOnce(&State) -> Result<(Vec<Edit>, T)>) -> Result<T> {
+        // Who holds the database is the only one that changes the state, so what is planned on stays.
+        let mut slot = self.database();
+        let (edits, answer) = plan(&self.state())?;
+        if edits.is_empty() {
+            return Ok(answer);
+        }
+        let database = self.database_of(&mut slot)?;
+        if let Err(error) = database.write(|transaction| write(database, transaction, &edits)) {
+            *slot = None;
+            return Err(error.context("cannot write the accounts"));
+        }
+        let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
+        edits.into_iter().for_each(|edit| state.apply(edit));
+        Ok(answer)
+    }
+
+    /// The database; made anew from memory where the one before is not trusted.
+    fn database_of<'a>(&self, slot: &'a mut Option<Opened>) -> Result<&'a Opened> {
+        if slot.as_ref().is_some_and(Opened::has_failed) {
+            *slot = None;
+        }
+        if slot.is_none() {
+            let state = self.state();
+            let path = self.folder.path("accounts.redb");
+            let made = Opened::create(&self.env, &path, ACCOUNTS_CACHE_BYTES, |database, transaction| {
+                let mut meta = transaction.open_table(META).map_err(|error| database.error(error))?;
+                meta.insert("version", VERSION.to_le_bytes().as_slice())
+                    .map_err(|error| database.error(error))?;
+                meta.insert("check", self.pepper.check().0.as_slice())
+                    .map_err(|error| database.error(error))?;
+                drop(meta);
+                write(database, transaction, &state.edits())
+            })?;
+            *slot = Some(made);
+        }
+        Ok(slot.as_ref().expect("it has just been made"))
+    }
+
+    /// Ends removals that a crash has interrupted. What cannot be removed stops nobody; it keeps its mark.
+    fn sweep(&self) -> Result<()> {
+        let removed: Vec<Uuid> = self.state().removed.keys().copied().collect();
+        let is_gone = |project: &Uuid| self.folder.remove_project(*project).is_ok();
+        let gone: Vec<Edit> = removed.into_iter().filter(is_gone).map(Edit::DropRemoved).collect();
+        self.change(|_| Ok((gone, ())))
+    }
+
+    /// Where the archive of a project lies, as long as there is that project.
+    pub(super) fn archive_dir(&self, project: &Project) -> Result<std::path::PathBuf> {
+        let found = self.project(&project.org_id, &project.slug).filter(|found| found.id == project.id);
+        match found {
+            Some(found) => Ok(self.folder.project(uuid_of(&found))),
+            None => Err(Error::new(ErrorKind::NotFound, format!("there is no project `{}`", project.slug))),
+        }
+    }
+}
+
+impl Drop for AccountBook {
+    fn drop(&mut self) {
+        // When tokens were last used is worth no failure.
+        let _ = self.tend();
+        let database = self.database().take();
+        if database.is_some_and(Opened::close) {
+            self.folder.leave();
+        }
+    }
+}
+
+impl std::fmt::Debug for AccountBook {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("AccountBook")
+    }
+}
+
+impl Kept {
+    fn new(row: TokenRow, hash: Hash) -> Kept {
+        let used = row.last_used_at.map_or(i64::MIN, Timestamp::micros);
+        Kept { row, hash, used: AtomicI64::new(used) }
+    }
+
+    fn is_valid(&self, now: Timestamp) -> bool {
+        self.row.revoked_at.is_none() && self.row.expires_at.is_none_or(|end| now < end)
+    }
+
+    fn used(&self) -> Option<Timestamp> {
+        let used = self.used.load(Ordering::Relaxed);
+        (used != i64::MIN).then(|| Timestamp::from_micros(used))
+    }
+
+    /// Notes a use, to the minute; a clock that goes back changes nothing.
+    fn note_use(&self, now: Timestamp) {
+        let minute = now.micros().div_euclid(MINUTE_MICROS) * MINUTE_MICROS;
+        if minute > self.used.load(Ordering::Relaxed) {
+            self.used.fetch_max(minute, Ordering::Relaxed);
+        }
+    }
+
+    /// The row as it stands now.
+    fn now(&self) -> TokenRow {
+        TokenRow { last_used_at: self.used(), ..self.row.clone() }
+    }
+}
+
+impl State {
+    /// What a new service has.
+    fn new(now: Timestamp) -> State {
+        let mut state = State::default();
+        state.apply(Edit::Org(Org {
+            id: DEFAULT_ORG_ID.to_owned(),
+            slug: DEFAULT_ORG_SLUG.to_owned(),
+            name: DEFAULT_ORG_SLUG.to_owned(),
+            created_at: now,
+        }));
+        state
+    }
+
+    fn org(&self, id: &str) -> Result<&Org> {
+        let org = Uuid::parse(id).and_then(|id| self.orgs.get(&id.to_string()));
+        org.ok_or_else(|| Error::new(ErrorKind::NotFound, format!("there is no org `{id}`")))
+    }
+
+    fn apply(&mut self, edit: Edit) {
+        match edit {
+            Edit::Org(org) => drop(self.orgs.insert(org.id.clone(), org)),
+            Edit::Project(project) => {
+                self.projects.insert((project.org_id.clone(), project.slug.clone()), project);
+            }
+            Edit::Token(row, hash) => {
+                let kept = Kept::new(row, hash);
+                if let Some(before) = self.tokens.insert(kept.row.id.clone(), kept) {
+                    // It may have been used since the row was planned.
+                    let used = before.used.load(Ordering::Relaxed);
+                    self.tokens[&before.row.id].used.fetch_max(used, Ordering::Relaxed);
+                }
+            }
+            Edit::Removed(project, when) => drop(self.removed.insert(project, when)),
+            Edit::DropProject(project) => drop(self.projects.remove(&(project.org_id, project.slug))),
+            Edit::DropRemoved(project) => drop(self.removed.remove(&project)),
+            Edit::Admin(hash) => self.admin = Some(hash),
+        }
+    }
+
+    /// What makes this state out of nothing.
+    fn edits(&self) -> Vec<Edit> {
+        let orgs = self.orgs.values().cloned().map(Edit::Org);
+        let projects = self.projects.values().cloned().map(Edit::Project);
+        let tokens = self.tokens.values().map(|kept| Edit::Token(kept.now(), kept.hash));
+        let removed = self.removed.iter().map(|(project, when)| Edit::Removed(*project, *when));
+        orgs.chain(projects).chain(tokens).chain(removed).chain(self.admin.map(Edit::Admin)).collect()
+    }
+}
+
+fn load(database: &Opened, pepper: &Pepper, folder: &Folder) -> Result<State> {
+    database.read(|transaction| {
+        let mut state = State::default();
+        let meta = transaction.open_table(META).map_err(|error| database.error(error))?;
+        let value = |name: &str| -> Result<Option<Vec<u8>>> {
+            Ok(meta.get(name).map_err(|error| database.error(error))?.map(|value| value.value().to_vec()))
+        };
+        if value("version")?.as_deref() != Some(VERSION.to_le_bytes().as_slice()) {
+            let message = "cannot open the accounts: their version is newer than this program";
+            return Err(Error::new(ErrorKind::Unsupported, message));
+        }
+        let hash = |value: Option<Vec<u8>>| value.and_then(|bytes| bytes.try_into().ok()).map(Hash);
+        if !hash(value("check")?).is_some_and(|check| check.is(&pepper.check())) {
+            return Err(secret::other_pepper(&folder.path("pepper")));
+        }
+        state.admin = hash(value("admin")?);
+        let mut each = |table, take: &mut dyn FnMut(&mut State, &[u8], &[u8]) -> Result<()>| -> Result<()> {
+            let table = transaction.open_table(table).map_err(|error| database.error(error))?;
+            for row in table.iter().map_err(|error| database.error(error))? {
+                let (key, value) = row.map_err(|error| database.error(error))?;
+                take(&mut state, key.value(), value.value())?;
+            }
+            Ok(())
+        };
+        each(ORGS, &mut |state, key, value| {
+            state.apply(Edit::Org(rows::decode_org(key, value)?));
+            Ok(())
+        })?;
+        each(PROJECTS, &mut |state, key, value| {
+            state.apply(Edit::Project(rows::decode_project(key, value)?));
+            Ok(())
+        })?;
+        each(TOKENS, &mut |state, key, value| {
+            let (row, hash) = rows::decode_token(key, value)?;
+            state.apply(Edit::Token(row, hash));
+            Ok(())
+        })?;
+        each(REMOVED, &mut |state, key, value| {
+            let (project, when) = rows::decode_removed(key, value)?;
+            state.apply(Edit::Removed(project, when));
+            Ok(())
+        })?;
+        Ok(state)
+    })
+}
+
+fn write(database: &Opened, transaction: &WriteTransaction, edits: &[Edit]) -> Result<()> {
+    let open = |table| transaction.open_table(table).map_err(|error| database.error(error));
+    let mut meta = transaction.open_table(META).map_err(|error| database.error(error))?;
+    let (mut orgs, mut projects) = (open(ORGS)?, open(PROJECTS)?);
+    let (mut tokens, mut removed) = (open(TOKENS)?, open(REMOVED)?);
+    for edit in edits {
+        let (table, (key, value)) = match edit {
+            Edit::Org(org) => (&mut orgs, rows::encode_org(org)),
+            Edit::Project(project) => (&mut projects, rows::encode_project(project)),
+            Edit::Token(row, hash) => (&mut tokens, rows::encode_token(row, hash)),
+            Edit::Removed(project, when) => (&mut removed, rows::encode_removed(*project, *when)),
+            Edit::DropProject(project) => {
+                let key = rows::project_key(&project.org_id, &project.slug);
+                projects.remove(key.as_slice()).map_err(|error| database.error(error))?;
+                continue;
+            }
+            Edit::DropRemoved(project) => {
+                removed.remove(project.0.as_slice()).map_err(|error| database.error(error))?;
+                continue;
+            }
+            Edit::Admin(hash) => {
+                meta.insert("admin", hash.0.as_slice()).map_err(|error| database.error(error))?;
+                continue;
+            }
+        };
+        table.insert(key.as_slice(), value.as_slice()).map_err(|error| database.error(error))?;
+    }
+    Ok(())
+}
+
+fn uuid_of(project: &Project) -> Uuid {
+    Uuid::parse(&project.id).expect("ids of rows are UUIDs")
+}
+
+fn check_slug(what: &str, slug: &str) -> Result<()> {
+    if Slug::parse(slug).is_some() {
+        return Ok(());
+    }
+    let found: String = slug.chars().take(SLUG_BYTES_MAX + 1).collect();
+    Err(Error::invalid(format!(
+        "expected {what} of at most {SLUG_BYTES_MAX} lower-case letters, digits, `.`, `_` or `-`, a letter or digit \
+         first, found `{found}`"
+    )))
+}
+
+fn checked_name(name: Option<&str>) -> Result<Option<String>> {
+    checked_text("name", name, NAME_BYTES_MAX)
+}
+
+fn checked_text(what: &str, text: Option<&str>, bytes_max: usize) -> Result<Option<String>> {
+    match text {
+        Some(text) if text.len() > bytes_max => Err(Error::invalid(format!(
+            "expected a {what} of at most {bytes_max} bytes, found {}",
+            text.len()
+        ))),
+        text => Ok(text.map(str::to_owned)),
+    }
+}
+
+fn check_room(what: &str, count: usize, count_max: usize) -> Result<()> {
+    if count < count_max {
+        return Ok(());
+    }
+    Err(Error::new(ErrorKind::Full, format!("the service holds {count_max} {what}, which is its limit")))
+}

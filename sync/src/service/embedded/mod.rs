@@ -1,0 +1,125 @@
+//! The service's data in one folder: accounts in redb, and for each project a folder with its archive.
+//!
+//! ```text
+//! Embedded ─► AccountBook ─► accounts.redb, pepper, lock
+//!          └► Archives ────► projects/<id>/
+//! ```
+//!
+//! One process owns the folder. `docs/service.md` describes its files.
+
+mod accounts;
+mod archives;
+mod database;
+mod folder;
+mod rows;
+mod secret;
+mod uuid;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use agent_trace_store::Result;
+use agent_trace_store::env::Env;
+
+use crate::limits::ARCHIVES_OPEN_MAX;
+use crate::service::archive::{Accounts, Archive, NewToken, Org, Project, TokenRow};
+use crate::service::grant::{Grant, TokenId};
+use crate::token::Token;
+
+pub use accounts::{AccountBook, DEFAULT_ORG_ID, DEFAULT_ORG_SLUG};
+pub use archives::OpenArchive;
+pub use folder::Missing;
+pub use secret::AdminSecret;
+
+use archives::Archives;
+
+/// Accounts and archives in one data folder.
+pub struct Embedded {
+    env: Env,
+    archives: Archives,
+    /// Last, since its lock goes when the archives are closed.
+    book: AccountBook,
+}
+
+impl Embedded {
+    /// Opens a data folder, which is made where it is missing; archives are opened by `open`.
+    pub fn open_with(env: &Env, dir: &Path, open: Box<OpenArchive>) -> Result<Embedded> {
+        let book = AccountBook::open(env, dir, Missing::Create)?;
+        Ok(Embedded { env: env.clone(), archives: Archives::new(open, ARCHIVES_OPEN_MAX), book })
+    }
+
+    /// The accounts.
+    pub fn book(&self) -> &AccountBook {
+        &self.book
+    }
+}
+
+impl std::fmt::Debug for Embedded {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Embedded")
+    }
+}
+
+impl Accounts for Embedded {
+    fn put_org(&self, slug: &str, name: Option<&str>, id: Option<&str>) -> Result<(Org, bool)> {
+        self.book.put_org(slug, name, id)
+    }
+
+    fn orgs(&self) -> Result<Vec<Org>> {
+        Ok(self.book.orgs())
+    }
+
+    fn create_project(
+        &self,
+        org_id: &str,
+        slug: &str,
+        name: Option<&str>,
+        description: Option<&str>,
+    ) -> Result<Project> {
+        self.book.create_project(org_id, slug, name, description)
+    }
+
+    fn project(&self, org_id: &str, slug: &str) -> Result<Option<Project>> {
+        Ok(self.book.project(org_id, slug))
+    }
+
+    fn projects(&self, org_id: &str) -> Result<Vec<Project>> {
+        Ok(self.book.projects(org_id))
+    }
+
+    fn delete_project(&self, org_id: &str, slug: &str) -> Result<bool> {
+        let Some(project) = self.book.forget_project(org_id, slug)? else { return Ok(false) };
+        self.archives.forget(&project.id);
+        // The project is gone for good. Bytes that cannot be removed now are removed at the next start.
+        let _ = self.book.remove_bytes(&project);
+        Ok(true)
+    }
+
+    fn create_token(&self, new: &NewToken) -> Result<(TokenRow, Token)> {
+        self.book.create_token(new)
+    }
+
+    fn tokens(&self, org_id: Option<&str>) -> Result<Vec<TokenRow>> {
+        Ok(self.book.tokens(org_id))
+    }
+
+    fn revoke_token(&self, id: &TokenId) -> Result<bool> {
+        self.book.revoke_token(id)
+    }
+
+    fn authenticate(&self, secret: &str) -> Result<Option<Grant>> {
+        Ok(self.book.authenticate(secret))
+    }
+
+    fn is_admin(&self, secret: &str) -> bool {
+        self.book.is_admin(secret)
+    }
+
+    fn tend(&self) -> Result<()> {
+        self.book.tend()
+    }
+
+    fn archive(&self, project: &Project) -> Result<Arc<dyn Archive>> {
+        self.archives.get(&self.env, &project.id, || self.book.archive_dir(project))
+    }
+}
