@@ -103,8 +103,7 @@ impl AccountBook {
         let (state, database) = if exists {
             let database = Opened::open(env, &path, ACCOUNTS_CACHE_BYTES)?;
             let state = load(&database, &pepper, &folder)?;
-            // What a process that died has written may be seen here and yet be lost with the power. It is written again.
-            (state, (!folder.was_left_open()).then_some(database))
+            (state, Some(database))
         } else {
             (State::new(env.clock.now()), None)
         };
@@ -400,9 +399,6 @@ impl AccountBook {
 
     /// The database; made anew from memory where the one before is not trusted.
     fn database_of<'a>(&self, slot: &'a mut Option<Opened>) -> Result<&'a Opened> {
-        if slot.as_ref().is_some_and(Opened::has_failed) {
-            *slot = None;
-        }
         if slot.is_none() {
             let state = self.state();
             let path = self.folder.path("accounts.redb");
@@ -442,10 +438,6 @@ impl Drop for AccountBook {
     fn drop(&mut self) {
         // When tokens were last used is worth no failure.
         let _ = self.tend();
-        let database = self.database().take();
-        if database.is_some_and(Opened::close) {
-            self.folder.leave();
-        }
     }
 }
 
@@ -643,4 +635,17 @@ fn check_room(what: &str, count: usize, count_max: usize) -> Result<()> {
         return Ok(());
     }
     Err(Error::new(ErrorKind::Full, format!("the service holds {count_max} {what}, which is its limit")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn limits_are_reached_and_not_passed() {
+        assert!(check_room("tokens", 9, 10).is_ok());
+        for count in [10, 11] {
+            assert_eq!(check_room("tokens", count, 10).unwrap_err().kind(), ErrorKind::Full);
+        }
+    }
 }

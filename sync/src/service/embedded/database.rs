@@ -1,12 +1,10 @@
 //! A redb file that one process owns and keeps open: made aside and renamed, two-phase commits, damage as an error.
 //!
 //! redb asserts what it reads, so damage may show as a panic; none passes from here. After a failed operation redb
-//! refuses everything (I9), and [`Opened::has_failed`] says so. Knows no tables.
+//! refuses everything until it is opened again (I9). Knows no tables.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use agent_trace_store::env::{Env, File};
 use agent_trace_store::{Error, ErrorKind, Result};
@@ -16,7 +14,6 @@ use redb::{Database, ReadTransaction, ReadableDatabase, StorageBackend, WriteTra
 pub(super) struct Opened {
     database: Option<Database>,
     name: String,
-    failed: Arc<AtomicBool>,
 }
 
 impl Opened {
@@ -52,15 +49,14 @@ impl Opened {
     }
 
     fn on(path: &Path, file: Box<dyn File>, cache_bytes: usize) -> Result<Opened> {
-        let failed = Arc::new(AtomicBool::new(false));
-        let backend = Backend { file, failed: Arc::clone(&failed) };
+        let backend = Backend { file };
         let name = path.display().to_string();
         let database = guarded(&name, || {
             let mut builder = Database::builder();
             builder.set_cache_size(cache_bytes);
             builder.create_with_backend(backend).map_err(|error| damaged(&name, error))
         })?;
-        Ok(Opened { database: Some(database), name, failed })
+        Ok(Opened { database: Some(database), name })
     }
 
     /// Runs `work` on one read transaction.
@@ -88,44 +84,21 @@ impl Opened {
         damaged(&self.name, error)
     }
 
-    /// Whether an operation on the file has failed since it was opened.
-    pub(super) fn has_failed(&self) -> bool {
-        self.failed.load(Ordering::Relaxed)
-    }
-
-    /// Closes it; whether all that this writes has been written.
-    pub(super) fn close(mut self) -> bool {
-        self.drop_database() && !self.has_failed()
-    }
-
     fn database(&self) -> &Database {
         self.database.as_ref().expect("it is there until it is closed")
-    }
-
-    fn drop_database(&mut self) -> bool {
-        let database = self.database.take();
-        catch_unwind(AssertUnwindSafe(|| drop(database))).is_ok()
     }
 }
 
 impl Drop for Opened {
     fn drop(&mut self) {
-        self.drop_database();
+        let database = self.database.take();
+        // What it fails to write when it closes, it repairs when it is opened.
+        let _ = catch_unwind(AssertUnwindSafe(|| drop(database)));
     }
 }
 
 struct Backend {
     file: Box<dyn File>,
-    failed: Arc<AtomicBool>,
-}
-
-impl Backend {
-    fn noted<T>(&self, result: std::io::Result<T>) -> std::io::Result<T> {
-        if result.is_err() {
-            self.failed.store(true, Ordering::Relaxed);
-        }
-        result
-    }
 }
 
 impl std::fmt::Debug for Backend {
@@ -136,23 +109,23 @@ impl std::fmt::Debug for Backend {
 
 impl StorageBackend for Backend {
     fn len(&self) -> std::io::Result<u64> {
-        self.noted(self.file.len())
+        self.file.len()
     }
 
     fn read(&self, offset: u64, out: &mut [u8]) -> std::io::Result<()> {
-        self.noted(self.file.read_exact_at(out, offset))
+        self.file.read_exact_at(out, offset)
     }
 
     fn set_len(&self, bytes: u64) -> std::io::Result<()> {
-        self.noted(self.file.set_len(bytes))
+        self.file.set_len(bytes)
     }
 
     fn sync_data(&self) -> std::io::Result<()> {
-        self.noted(self.file.sync())
+        self.file.sync()
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> std::io::Result<()> {
-        self.noted(self.file.write_all_at(data, offset))
+        self.file.write_all_at(data, offset)
     }
 }
 

@@ -42,7 +42,6 @@ pub enum Missing {
 pub(super) struct Folder {
     env: Env,
     dir: PathBuf,
-    was_left_open: bool,
     _lock: Box<dyn Lock>,
 }
 
@@ -65,8 +64,7 @@ impl Folder {
             ErrorKind::Unavailable => in_use(env, dir),
             _ => error,
         })?;
-        let was_left_open = !read_holder(env, &lock_path)?.is_empty();
-        let folder = Folder { env: env.clone(), dir: dir.to_owned(), was_left_open, _lock: held };
+        let folder = Folder { env: env.clone(), dir: dir.to_owned(), _lock: held };
         let holder = format!("process {} since {}\n", std::process::id(), env.clock.now());
         folder.write_holder(holder.as_bytes())?;
         Ok(folder)
@@ -80,11 +78,6 @@ impl Folder {
     /// Where the archive of a project lies.
     pub(super) fn project(&self, id: Uuid) -> PathBuf {
         self.dir.join("projects").join(id.to_string())
-    }
-
-    /// Whether the process before has died with the folder in use.
-    pub(super) fn was_left_open(&self) -> bool {
-        self.was_left_open
     }
 
     /// Whether all of it has been made.
@@ -147,12 +140,7 @@ impl Folder {
         absent_is_well(fs.remove_dir_all(&aside)).map_err(doing)
     }
 
-    /// Says that nobody uses it any more, and that all that was written is sound.
-    pub(super) fn leave(&self) {
-        // Where this fails, the next process takes more care than it needs to.
-        let _ = self.write_holder(b"");
-    }
-
+    /// Names this process to others; the lock itself is what counts.
     fn write_holder(&self, text: &[u8]) -> Result<()> {
         let path = self.path("lock");
         let write = || {
