@@ -6,7 +6,7 @@
 
 use agent_trace_store::seqs::EventSet;
 use agent_trace_store::writer::Tip;
-use agent_trace_store::{EventId, ObjectId, Result, SegmentId, Timestamp};
+use agent_trace_store::{EventId, ObjectId, Result, SegmentId, Seq, Timestamp, WriterId};
 
 use crate::service::grant::{Grant, Scope, TokenId};
 pub use crate::wire::ArrivalRun;
@@ -221,10 +221,15 @@ pub trait Archive: Send + Sync {
     fn arrivals(&self, after: u64) -> Result<Arrivals>;
     /// Which of these objects the project holds.
     fn holds(&self, ids: &[ObjectId]) -> Result<Vec<bool>>;
-    /// All events, for reconciliation: ids with their places.
+    /// All events by place.
     fn events(&self) -> Result<EventSet>;
-    /// Hands over the ids of the events that arrived up to a position, zero for all, in any order; returns up to where.
-    fn event_ids(&self, position: u64, each: &mut dyn FnMut(&EventId)) -> Result<Reach>;
+    /// Hands over the ids of all events that had arrived at a position, in no order, for reconciliation; both sides of
+    /// a fork.
+    fn event_ids(
+        &self,
+        position: u64,
+        each: &mut dyn FnMut(&EventId, &WriterId, Seq) -> Result<()>,
+    ) -> Result<()>;
     /// How much of a segment has been uploaded by this token; all of it where the project has taken it already.
     fn uploaded(&self, token: &TokenId, id: &SegmentId) -> Result<u64>;
     /// Takes the next bytes of a segment at an offset; returns how much there is then. Another offset than the one that
@@ -239,8 +244,10 @@ pub trait Archive: Send + Sync {
         tips: &[Tip],
     ) -> Result<Committed>;
     /// Hands over what arrived after a position, in order, in segments.
+    /// Segments between two marks of what is reached may need each other's objects.
     fn pull(&self, after: u64, each: &mut dyn FnMut(Part<'_>) -> Result<()>) -> Result<()>;
-    /// Hands over events by place and by id, in segments; `NotFound` where the project does not hold one of them.
+    /// Hands over chosen events that have arrived, by place and by id, with all objects that they need. What has not
+    /// arrived is passed over.
     fn fetch(
         &self,
         runs: &[ArrivalRun],

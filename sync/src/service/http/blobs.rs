@@ -40,7 +40,7 @@ pub(super) async fn get(call: &mut Call) -> Answer {
         return Err(Refusal::plain(404, "Blob not found"));
     };
     let (state, token) = (call.state.clone(), call.grant().token.clone());
-    let (mut flow, body) = flow(None);
+    let (mut flow, body) = flow();
     tokio::task::spawn_blocking(move || {
         use std::io::Write as _;
         let _turn = turn;

@@ -1,7 +1,7 @@
 //! Bytes that go out: a thread produces them, a bounded queue holds them back until the client takes them.
 //!
-//! The thread stops when the client goes, takes nothing for `ANSWER_WAIT_SECONDS_MAX`, or the service stops. What breaks
-//! after the answer began ends the connection, so that no client takes a part for the whole.
+//! The thread stops when the client goes or takes nothing for `ANSWER_WAIT_SECONDS_MAX`. What breaks after the answer began
+//! ends the connection, so that no client takes a part for the whole.
 
 use std::io::{self, Write};
 use std::pin::Pin;
@@ -12,7 +12,7 @@ use agent_trace_store::{Error, ErrorKind, Result as StoreResult};
 use axum::body::{Body, Bytes};
 use http_body::Frame;
 use tokio::runtime::Handle;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 
 use super::limits::{ANSWER_PIECE_BYTES, ANSWER_PIECES_MAX, ANSWER_WAIT_SECONDS_MAX};
 
@@ -20,17 +20,16 @@ use super::limits::{ANSWER_PIECE_BYTES, ANSWER_PIECES_MAX, ANSWER_WAIT_SECONDS_M
 pub(super) struct Flow {
     to: mpsc::Sender<io::Result<Bytes>>,
     runtime: Handle,
-    stop: Option<watch::Receiver<bool>>,
     pending: Vec<u8>,
 }
 
 /// The client's end.
 struct Outgoing(mpsc::Receiver<io::Result<Bytes>>);
 
-/// Both ends of an answer that is produced by a thread. With `stop` it ends early when that becomes true.
-pub(super) fn flow(stop: Option<watch::Receiver<bool>>) -> (Flow, Body) {
+/// Both ends of an answer that is produced by a thread.
+pub(super) fn flow() -> (Flow, Body) {
     let (to, from) = mpsc::channel(ANSWER_PIECES_MAX);
-    let flow = Flow { to, runtime: Handle::current(), stop, pending: Vec::new() };
+    let flow = Flow { to, runtime: Handle::current(), pending: Vec::new() };
     (flow, Body::new(Outgoing(from)))
 }
 
@@ -47,11 +46,6 @@ impl http_body::Body for Outgoing {
 }
 
 impl Flow {
-    /// Whether the service stops.
-    pub(super) fn is_stopped(&self) -> bool {
-        self.stop.as_ref().is_some_and(|stop| *stop.borrow())
-    }
-
     /// Sends what has gathered.
     fn send(&mut self) -> io::Result<()> {
         if self.pending.is_empty() {
@@ -81,9 +75,6 @@ impl Flow {
 
 impl Write for Flow {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if self.is_stopped() {
-            return Err(io::ErrorKind::ConnectionAborted.into());
-        }
         let room = ANSWER_PIECE_BYTES.saturating_sub(self.pending.len()).max(1);
         let count = bytes.len().min(room);
         self.pending.extend_from_slice(&bytes[..count]);

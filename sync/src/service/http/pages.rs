@@ -119,7 +119,7 @@ fn streamed(
     turn: super::throttle::Turn,
     write: impl FnOnce(&mut Flow) -> StoreResult<()> + Send + 'static,
 ) -> Response<Body> {
-    let (mut flow, body) = flow(None);
+    let (mut flow, body) = flow();
     tokio::task::spawn_blocking(move || {
         let _turn = turn;
         let done = write(&mut flow);

@@ -77,12 +77,14 @@ pub(super) async fn reconcile(call: &mut Call) -> Answer {
         if request.position > reach.position {
             return Ok(None);
         }
+        let position = if request.position == 0 { reach.position } else { request.position };
         let (mut sketch, mut size) = (Sketch::new(&reach.epoch, &request), 0);
-        let taken = archive.event_ids(request.position, &mut |id| {
+        archive.event_ids(position, &mut |id, _, _| {
             sketch.add(id);
             size += 1;
+            Ok(())
         })?;
-        let taken_at = Cursor { epoch: taken.epoch, position: taken.position };
+        let taken_at = Cursor { epoch: reach.epoch, position };
         let symbols = sketch.symbols().to_vec();
         Ok(Some(SymbolsBody { taken_at, size, first: request.first, symbols }.encode()))
     });
@@ -203,7 +205,7 @@ pub(super) async fn object(call: &mut Call) -> Answer {
     let archive = call.archive_v2().await?;
     let id = ObjectId::parse(call.param("id")).map_err(|_| invalid("an object's id is 64 hex digits"))?;
     let turn = call.state.turns.stream().await?;
-    let (mut flow, body) = flow(None);
+    let (mut flow, body) = flow();
     let (found, is_found) = oneshot::channel();
     tokio::task::spawn_blocking(move || {
         use std::io::Write as _;
@@ -261,7 +263,7 @@ fn streamed(
     epoch: [u8; 16],
     produce: impl FnOnce(&mut Each<'_>) -> StoreResult<()> + Send + 'static,
 ) -> Response<Body> {
-    let (flow, body) = flow(Some(call.state.draining.subscribe()));
+    let (flow, body) = flow();
     let stop = call.state.draining.subscribe();
     tokio::task::spawn_blocking(move || {
         let _turn = turn;
