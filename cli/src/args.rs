@@ -1,5 +1,7 @@
 //! What can be written on the command line, as plain data; reading it does nothing else.
 
+mod admin;
+
 use std::convert::Infallible;
 use std::ffi::OsString;
 use std::fmt;
@@ -7,6 +9,10 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+
+pub(crate) use admin::{
+    Admin, AdminOrg, AdminProject, AdminToken, OrgCreate, ProjectCreate, ProjectRemove, Service, TokenCreate,
+};
 
 /// The whole command line.
 #[derive(Clone, Debug, Parser)]
@@ -89,6 +95,9 @@ pub(crate) enum Command {
     Pull(Pull),
     /// Push, then pull
     Sync(Sync),
+    /// Manage the orgs, projects and tokens of a service, in its data folder
+    #[command(subcommand)]
+    Admin(Admin),
     /// Check every stored byte
     Verify,
     /// Compute the index again from the segments

@@ -20,6 +20,9 @@ pub(crate) const REMOTE: &str = "agent-trace/remote/1";
 pub(crate) const PUSH: &str = "agent-trace/push/1";
 pub(crate) const PULL: &str = "agent-trace/pull/1";
 pub(crate) const SYNC: &str = "agent-trace/sync/1";
+pub(crate) const ADMIN_ORG: &str = "agent-trace/admin-org/1";
+pub(crate) const ADMIN_PROJECT: &str = "agent-trace/admin-project/1";
+pub(crate) const ADMIN_TOKEN: &str = "agent-trace/admin-token/1";
 pub(crate) const VERIFY: &str = "agent-trace/verify/1";
 pub(crate) const REINDEX: &str = "agent-trace/reindex/1";
 pub(crate) const COMPACT: &str = "agent-trace/compact/1";
@@ -269,6 +272,51 @@ pub(crate) struct Sync {
     pub(crate) schema: &'static str,
     pub(crate) push: Push,
     pub(crate) pull: Pull,
+}
+
+/// `admin org`: one line for each org.
+#[derive(Serialize)]
+pub(crate) struct AdminOrg {
+    pub(crate) schema: &'static str,
+    pub(crate) id: String,
+    pub(crate) slug: String,
+    pub(crate) name: String,
+    pub(crate) created_at: String,
+    pub(crate) new: bool,
+}
+
+/// `admin project`: one line for each project.
+#[derive(Serialize)]
+pub(crate) struct AdminProject {
+    pub(crate) schema: &'static str,
+    pub(crate) id: String,
+    pub(crate) org: String,
+    pub(crate) org_id: String,
+    pub(crate) slug: String,
+    pub(crate) name: Option<String>,
+    pub(crate) description: Option<String>,
+    pub(crate) created_at: String,
+    pub(crate) updated_at: String,
+}
+
+/// `admin token`: one line for each token.
+#[derive(Serialize)]
+pub(crate) struct AdminToken {
+    pub(crate) schema: &'static str,
+    pub(crate) id: String,
+    pub(crate) org: String,
+    pub(crate) org_id: String,
+    pub(crate) project: Option<String>,
+    pub(crate) scopes: Vec<&'static str>,
+    pub(crate) prefix: String,
+    pub(crate) name: Option<String>,
+    pub(crate) state: &'static str,
+    pub(crate) created_at: String,
+    pub(crate) expires_at: Option<String>,
+    pub(crate) last_used_at: Option<String>,
+    pub(crate) revoked_at: Option<String>,
+    /// The token itself, in the answer that makes it and in no other.
+    pub(crate) token: Option<String>,
 }
 
 /// `verify`

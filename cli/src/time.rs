@@ -22,7 +22,7 @@ pub(crate) fn parse(text: &str, edge: Edge, now: Timestamp, zone: &TimeZone) -> 
             "cannot read time `{text}`: expected RFC 3339 (2026-02-01T12:00:00Z), a date (2026-02-01), or 30d, 12h, 2w"
         ))
     };
-    if let Some(seconds) = back(text) {
+    if let Some(seconds) = distance(text) {
         let micros = seconds.checked_mul(SECOND_MICROS).ok_or_else(refused)?;
         return Ok(now.plus_micros(-micros));
     }
@@ -41,6 +41,15 @@ pub(crate) fn parse(text: &str, edge: Edge, now: Timestamp, zone: &TimeZone) -> 
     }
     let written: DateTime = text.parse().map_err(|_| refused())?;
     local(written, zone).ok_or_else(refused)
+}
+
+/// Reads a time to come: as `parse`, but `30d`, `12h`, `2w` on from now, and a date with all of its day.
+pub(crate) fn parse_ahead(text: &str, now: Timestamp, zone: &TimeZone) -> Result<Timestamp> {
+    let micros = distance(text).and_then(|seconds| seconds.checked_mul(SECOND_MICROS));
+    match micros {
+        Some(micros) => Ok(now.plus_micros(micros)),
+        None => parse(text, Edge::Last, now, zone),
+    }
 }
 
 /// An instant as a local date and time.
@@ -64,8 +73,8 @@ fn local(written: DateTime, zone: &TimeZone) -> Option<Timestamp> {
     Some(Timestamp::from_micros(zoned.timestamp().as_microsecond()))
 }
 
-/// Seconds back from now.
-fn back(text: &str) -> Option<i64> {
+/// Seconds between now and then.
+fn distance(text: &str) -> Option<i64> {
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     let (number, unit) = text.split_at(digits);
     let seconds = match unit {
@@ -102,6 +111,21 @@ mod tests {
         check("12h", Edge::Last, "2026-03-10T00:00:00Z");
         check("2w", Edge::First, "2026-02-24T12:00:00Z");
         check("45min", Edge::First, "2026-03-10T11:15:00Z");
+    }
+
+    #[test]
+    fn times_to_come_are_read_as_people_mean_them() {
+        let now = Timestamp::parse("2026-03-10T12:00:00Z").unwrap();
+        let check = |text: &str, expected: &str| {
+            assert_eq!(parse_ahead(text, now, &zone()).unwrap().to_string(), expected, "{text}");
+        };
+        check("30d", "2026-04-09T12:00:00Z");
+        check("45min", "2026-03-10T12:45:00Z");
+        check("2026-04-01", "2026-04-01T21:59:59.999999Z");
+        check("2026-04-01T05:00:00Z", "2026-04-01T05:00:00Z");
+        for text in ["", "soon", "99999999999999999d"] {
+            assert!(parse_ahead(text, now, &zone()).is_err(), "{text}");
+        }
     }
 
     #[test]

@@ -336,7 +336,7 @@ fn what_is_lost_is_named_and_not_made_anew() {
     open().unwrap();
     let accounts = disk.read_file(&path("accounts.redb")).unwrap();
     disk.remove_file(&path("accounts.redb"));
-    assert_eq!(kind(open()), ErrorKind::NotFound);
+    assert_eq!(kind(open()), ErrorKind::Corrupt);
     disk.write_file(&path("accounts.redb"), &accounts);
     assert_eq!(open().unwrap().tokens(None).len(), 1);
     disk.write_file(&path("accounts.redb"), &accounts[..accounts.len() / 2]);

@@ -1,5 +1,6 @@
 //! One command, one file; each takes the context and its arguments, prints its answer, and says how it ended.
 
+mod admin;
 mod cat;
 mod compact;
 mod completions;
@@ -84,6 +85,7 @@ pub(crate) fn run(context: &Context, command: &Command) -> Result<Done, Failure>
         Command::Push(args) => push::run(context, args),
         Command::Pull(args) => pull::run(context, args),
         Command::Sync(args) => sync::run(context, args),
+        Command::Admin(args) => admin::run(context, args),
         Command::Verify => verify::run(context),
         Command::Reindex => reindex::run(context),
         Command::Compact(args) => compact::run(context, args),

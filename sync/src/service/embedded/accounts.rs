@@ -98,6 +98,10 @@ impl AccountBook {
         let exists = match env.fs.metadata(&path) {
             Ok(_) => true,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound && !is_made => false,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                let message = format!("`{}` is missing; restore it from a backup", path.display());
+                return Err(Error::corrupt(message));
+            }
             Err(error) => return Err(Error::io(format!("cannot open `{}`", path.display()), error)),
         };
         let (state, database) = if exists {

@@ -1,0 +1,148 @@
+//! `admin`, as it can be written.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+
+/// `admin`
+#[derive(Clone, Debug, Subcommand)]
+pub(crate) enum Admin {
+    /// Manage the orgs of a service
+    #[command(subcommand)]
+    Org(AdminOrg),
+    /// Manage the projects of a service
+    #[command(subcommand)]
+    Project(AdminProject),
+    /// Manage the tokens of a service
+    #[command(subcommand)]
+    Token(AdminToken),
+}
+
+/// Which service.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Service {
+    /// The data folder of the service, which must not be running
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data: PathBuf,
+}
+
+/// `admin org`
+#[derive(Clone, Debug, Subcommand)]
+pub(crate) enum AdminOrg {
+    /// Make an org, or find the one that has this name or id
+    Create(OrgCreate),
+    /// List the orgs, oldest first
+    List {
+        #[command(flatten)]
+        service: Service,
+    },
+}
+
+/// `admin org create`
+#[derive(Args, Clone, Debug)]
+pub(crate) struct OrgCreate {
+    /// Its name in URLs: lower-case letters, digits, `.`, `_`, `-`; at most 64
+    pub(crate) slug: String,
+    #[command(flatten)]
+    pub(crate) service: Service,
+    /// Its name for people
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) name: Option<String>,
+    /// Its id, a UUID; made where it is not given
+    #[arg(long, value_name = "UUID")]
+    pub(crate) id: Option<String>,
+}
+
+/// `admin project`
+#[derive(Clone, Debug, Subcommand)]
+pub(crate) enum AdminProject {
+    /// Make a project
+    Create(ProjectCreate),
+    /// List the projects, newest first
+    List {
+        #[command(flatten)]
+        service: Service,
+        /// Only those of this org
+        #[arg(long, value_name = "ORG")]
+        org: Option<String>,
+    },
+    /// Remove a project with all that it holds, and revoke the tokens that are bound to it
+    Remove(ProjectRemove),
+}
+
+/// `admin project create`
+#[derive(Args, Clone, Debug)]
+pub(crate) struct ProjectCreate {
+    /// Its name in URLs: lower-case letters, digits, `.`, `_`, `-`; at most 64
+    pub(crate) slug: String,
+    #[command(flatten)]
+    pub(crate) service: Service,
+    /// The org, by its name or id
+    #[arg(long, value_name = "ORG", default_value = "default")]
+    pub(crate) org: String,
+    /// Its name for people
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) name: Option<String>,
+    /// What it is about
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) description: Option<String>,
+}
+
+/// `admin project remove`
+#[derive(Args, Clone, Debug)]
+pub(crate) struct ProjectRemove {
+    /// The project
+    pub(crate) slug: String,
+    #[command(flatten)]
+    pub(crate) service: Service,
+    /// The org, by its name or id
+    #[arg(long, value_name = "ORG", default_value = "default")]
+    pub(crate) org: String,
+    /// Do not ask
+    #[arg(short, long)]
+    pub(crate) yes: bool,
+}
+
+/// `admin token`
+#[derive(Clone, Debug, Subcommand)]
+pub(crate) enum AdminToken {
+    /// Make a token and print it; it is never shown again
+    Create(TokenCreate),
+    /// List the tokens, oldest first; their secrets are not kept
+    List {
+        #[command(flatten)]
+        service: Service,
+        /// Only those of this org
+        #[arg(long, value_name = "ORG")]
+        org: Option<String>,
+    },
+    /// Revoke a token: it grants nothing from then on
+    Revoke {
+        /// The id of the token, with or without the `at_` before it
+        id: String,
+        #[command(flatten)]
+        service: Service,
+    },
+}
+
+/// `admin token create`
+#[derive(Args, Clone, Debug)]
+pub(crate) struct TokenCreate {
+    #[command(flatten)]
+    pub(crate) service: Service,
+    /// The org, by its name or id
+    #[arg(long, value_name = "ORG", default_value = "default")]
+    pub(crate) org: String,
+    /// Only this project of the org
+    #[arg(long, value_name = "PROJECT")]
+    pub(crate) project: Option<String>,
+    /// What it may do: read, write, projects:write, admin; may be repeated [default: read and write]
+    #[arg(long = "scope", value_name = "SCOPE")]
+    pub(crate) scopes: Vec<String>,
+    /// Its name for people
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) name: Option<String>,
+    /// When it ends: RFC 3339, a date (the end of that day), or from now on: 12h, 30d, 2w
+    #[arg(long, value_name = "TIME")]
+    pub(crate) expires: Option<String>,
+}
