@@ -9,19 +9,17 @@
 //! anew from memory, which holds exactly what was acknowledged. When a token was last used is noted in memory and
 //! written by [`AccountBook::tend`]; a crash may lose that and nothing else.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::path::Path;
-use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 
 use agent_trace_store::env::Env;
-use agent_trace_store::{Error, ErrorKind, Result, Timestamp};
-use redb::{ReadableTable, TableDefinition, WriteTransaction};
+use agent_trace_store::{Error, ErrorKind, Result};
 
 use super::database::Opened;
 use super::folder::{Folder, Missing};
-use super::rows;
 use super::secret::{self, AdminSecret, Hash, Pepper};
+use super::state::{Edit, State, load, write, write_all};
 use super::uuid::Uuid;
 use crate::address::Slug;
 use crate::limits::{
@@ -31,19 +29,6 @@ use crate::limits::{
 use crate::service::archive::{NewToken, Org, Project, TokenRow};
 use crate::service::grant::{Grant, TokenId};
 use crate::token::Token;
-
-/// The organisation that is there from the start.
-pub const DEFAULT_ORG_ID: &str = "00000000-0000-0000-0000-000000000001";
-/// Its name in URLs.
-pub const DEFAULT_ORG_SLUG: &str = "default";
-
-const META: TableDefinition<&str, &[u8]> = TableDefinition::new("meta");
-const ORGS: TableDefinition<&[u8], &[u8]> = TableDefinition::new("orgs");
-const PROJECTS: TableDefinition<&[u8], &[u8]> = TableDefinition::new("projects");
-const TOKENS: TableDefinition<&[u8], &[u8]> = TableDefinition::new("tokens");
-const REMOVED: TableDefinition<&[u8], &[u8]> = TableDefinition::new("removed");
-const VERSION: u32 = 1;
-const MINUTE_MICROS: i64 = 60_000_000;
 
 /// The accounts of a service: one folder, one process.
 pub struct AccountBook {
@@ -56,35 +41,6 @@ pub struct AccountBook {
     database: Mutex<Option<Opened>>,
     /// Last, since its lock goes when all else is closed.
     folder: Folder,
-}
-
-/// All rows.
-#[derive(Default)]
-struct State {
-    orgs: BTreeMap<String, Org>,
-    projects: BTreeMap<(String, String), Project>,
-    tokens: HashMap<TokenId, Kept>,
-    removed: BTreeMap<Uuid, Timestamp>,
-    admin: Option<Hash>,
-}
-
-/// A token.
-struct Kept {
-    row: TokenRow,
-    hash: Hash,
-    /// When it was last used, in microseconds; newer than what the row says until that is written.
-    used: AtomicI64,
-}
-
-/// One change of a row.
-enum Edit {
-    Org(Org),
-    Project(Project),
-    Token(TokenRow, Hash),
-    Removed(Uuid, Timestamp),
-    DropProject(Project),
-    DropRemoved(Uuid),
-    Admin(Hash),
 }
 
 impl AccountBook {
@@ -304,7 +260,7 @@ impl AccountBook {
             Some(id) => id.as_ref() == Some(&row.org_id),
         };
         let mut rows: Vec<TokenRow> =
-            state.tokens.values().filter(|kept| is_asked(&kept.row)).map(Kept::now).collect();
+            state.tokens.values().filter(|kept| is_asked(&kept.row)).map(|kept| kept.now()).collect();
         rows.sort_by(|one, other| (one.created_at, &one.id).cmp(&(other.created_at, &other.id)));
         rows
     }
@@ -407,13 +363,7 @@ impl AccountBook {
             let state = self.state();
             let path = self.folder.path("accounts.redb");
             let made = Opened::create(&self.env, &path, ACCOUNTS_CACHE_BYTES, |database, transaction| {
-                let mut meta = transaction.open_table(META).map_err(|error| database.error(error))?;
-                meta.insert("version", VERSION.to_le_bytes().as_slice())
-                    .map_err(|error| database.error(error))?;
-                meta.insert("check", self.pepper.check().0.as_slice())
-                    .map_err(|error| database.error(error))?;
-                drop(meta);
-                write(database, transaction, &state.edits())
+                write_all(database, transaction, &self.pepper, &state)
             })?;
             *slot = Some(made);
         }
@@ -449,160 +399,6 @@ impl std::fmt::Debug for AccountBook {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("AccountBook")
     }
-}
-
-impl Kept {
-    fn new(row: TokenRow, hash: Hash) -> Kept {
-        let used = row.last_used_at.map_or(i64::MIN, Timestamp::micros);
-        Kept { row, hash, used: AtomicI64::new(used) }
-    }
-
-    fn is_valid(&self, now: Timestamp) -> bool {
-        self.row.revoked_at.is_none() && self.row.expires_at.is_none_or(|end| now < end)
-    }
-
-    fn used(&self) -> Option<Timestamp> {
-        let used = self.used.load(Ordering::Relaxed);
-        (used != i64::MIN).then(|| Timestamp::from_micros(used))
-    }
-
-    /// Notes a use, to the minute; a clock that goes back changes nothing.
-    fn note_use(&self, now: Timestamp) {
-        let minute = now.micros().div_euclid(MINUTE_MICROS) * MINUTE_MICROS;
-        if minute > self.used.load(Ordering::Relaxed) {
-            self.used.fetch_max(minute, Ordering::Relaxed);
-        }
-    }
-
-    /// The row as it stands now.
-    fn now(&self) -> TokenRow {
-        TokenRow { last_used_at: self.used(), ..self.row.clone() }
-    }
-}
-
-impl State {
-    /// What a new service has.
-    fn new(now: Timestamp) -> State {
-        let mut state = State::default();
-        state.apply(Edit::Org(Org {
-            id: DEFAULT_ORG_ID.to_owned(),
-            slug: DEFAULT_ORG_SLUG.to_owned(),
-            name: DEFAULT_ORG_SLUG.to_owned(),
-            created_at: now,
-        }));
-        state
-    }
-
-    fn org(&self, id: &str) -> Result<&Org> {
-        let org = Uuid::parse(id).and_then(|id| self.orgs.get(&id.to_string()));
-        org.ok_or_else(|| Error::new(ErrorKind::NotFound, format!("there is no org `{id}`")))
-    }
-
-    fn apply(&mut self, edit: Edit) {
-        match edit {
-            Edit::Org(org) => drop(self.orgs.insert(org.id.clone(), org)),
-            Edit::Project(project) => {
-                self.projects.insert((project.org_id.clone(), project.slug.clone()), project);
-            }
-            Edit::Token(row, hash) => {
-                let kept = Kept::new(row, hash);
-                if let Some(before) = self.tokens.insert(kept.row.id.clone(), kept) {
-                    // It may have been used since the row was planned.
-                    let used = before.used.load(Ordering::Relaxed);
-                    self.tokens[&before.row.id].used.fetch_max(used, Ordering::Relaxed);
-                }
-            }
-            Edit::Removed(project, when) => drop(self.removed.insert(project, when)),
-            Edit::DropProject(project) => drop(self.projects.remove(&(project.org_id, project.slug))),
-            Edit::DropRemoved(project) => drop(self.removed.remove(&project)),
-            Edit::Admin(hash) => self.admin = Some(hash),
-        }
-    }
-
-    /// What makes this state out of nothing.
-    fn edits(&self) -> Vec<Edit> {
-        let orgs = self.orgs.values().cloned().map(Edit::Org);
-        let projects = self.projects.values().cloned().map(Edit::Project);
-        let tokens = self.tokens.values().map(|kept| Edit::Token(kept.now(), kept.hash));
-        let removed = self.removed.iter().map(|(project, when)| Edit::Removed(*project, *when));
-        orgs.chain(projects).chain(tokens).chain(removed).chain(self.admin.map(Edit::Admin)).collect()
-    }
-}
-
-fn load(database: &Opened, pepper: &Pepper, folder: &Folder) -> Result<State> {
-    database.read(|transaction| {
-        let mut state = State::default();
-        let meta = transaction.open_table(META).map_err(|error| database.error(error))?;
-        let value = |name: &str| -> Result<Option<Vec<u8>>> {
-            Ok(meta.get(name).map_err(|error| database.error(error))?.map(|value| value.value().to_vec()))
-        };
-        if value("version")?.as_deref() != Some(VERSION.to_le_bytes().as_slice()) {
-            let message = "cannot open the accounts: their version is newer than this program";
-            return Err(Error::new(ErrorKind::Unsupported, message));
-        }
-        let hash = |value: Option<Vec<u8>>| value.and_then(|bytes| bytes.try_into().ok()).map(Hash);
-        if !hash(value("check")?).is_some_and(|check| check.is(&pepper.check())) {
-            return Err(secret::other_pepper(&folder.path("pepper")));
-        }
-        state.admin = hash(value("admin")?);
-        let mut each = |table, take: &mut dyn FnMut(&mut State, &[u8], &[u8]) -> Result<()>| -> Result<()> {
-            let table = transaction.open_table(table).map_err(|error| database.error(error))?;
-            for row in table.iter().map_err(|error| database.error(error))? {
-                let (key, value) = row.map_err(|error| database.error(error))?;
-                take(&mut state, key.value(), value.value())?;
-            }
-            Ok(())
-        };
-        each(ORGS, &mut |state, key, value| {
-            state.apply(Edit::Org(rows::decode_org(key, value)?));
-            Ok(())
-        })?;
-        each(PROJECTS, &mut |state, key, value| {
-            state.apply(Edit::Project(rows::decode_project(key, value)?));
-            Ok(())
-        })?;
-        each(TOKENS, &mut |state, key, value| {
-            let (row, hash) = rows::decode_token(key, value)?;
-            state.apply(Edit::Token(row, hash));
-            Ok(())
-        })?;
-        each(REMOVED, &mut |state, key, value| {
-            let (project, when) = rows::decode_removed(key, value)?;
-            state.apply(Edit::Removed(project, when));
-            Ok(())
-        })?;
-        Ok(state)
-    })
-}
-
-fn write(database: &Opened, transaction: &WriteTransaction, edits: &[Edit]) -> Result<()> {
-    let open = |table| transaction.open_table(table).map_err(|error| database.error(error));
-    let mut meta = transaction.open_table(META).map_err(|error| database.error(error))?;
-    let (mut orgs, mut projects) = (open(ORGS)?, open(PROJECTS)?);
-    let (mut tokens, mut removed) = (open(TOKENS)?, open(REMOVED)?);
-    for edit in edits {
-        let (table, (key, value)) = match edit {
-            Edit::Org(org) => (&mut orgs, rows::encode_org(org)),
-            Edit::Project(project) => (&mut projects, rows::encode_project(project)),
-            Edit::Token(row, hash) => (&mut tokens, rows::encode_token(row, hash)),
-            Edit::Removed(project, when) => (&mut removed, rows::encode_removed(*project, *when)),
-            Edit::DropProject(project) => {
-                let key = rows::project_key(&project.org_id, &project.slug);
-                projects.remove(key.as_slice()).map_err(|error| database.error(error))?;
-                continue;
-            }
-            Edit::DropRemoved(project) => {
-                removed.remove(project.0.as_slice()).map_err(|error| database.error(error))?;
-                continue;
-            }
-            Edit::Admin(hash) => {
-                meta.insert("admin", hash.0.as_slice()).map_err(|error| database.error(error))?;
-                continue;
-            }
-        };
-        table.insert(key.as_slice(), value.as_slice()).map_err(|error| database.error(error))?;
-    }
-    Ok(())
 }
 
 fn uuid_of(project: &Project) -> Uuid {

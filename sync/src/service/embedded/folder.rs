@@ -182,7 +182,8 @@ fn check_empty(env: &Env, dir: &Path) -> Result<()> {
     };
     for entry in entries {
         let name = entry.name.to_string_lossy();
-        if !HALF_MADE.contains(&name.as_ref()) && !(name.starts_with('.') && name.ends_with(".new")) {
+        let is_ours = HALF_MADE.contains(&name.as_ref()) || (name.starts_with('.') && name.ends_with(".new"));
+        if !is_ours {
             return Err(Error::invalid(format!(
                 "cannot make a data folder of `{}`: it holds something else, `{name}`",
                 dir.display()

@@ -13,6 +13,7 @@ mod database;
 mod folder;
 mod rows;
 mod secret;
+mod state;
 mod uuid;
 
 use std::path::Path;
@@ -26,10 +27,11 @@ use crate::service::archive::{Accounts, Archive, NewToken, Org, Project, TokenRo
 use crate::service::grant::{Grant, TokenId};
 use crate::token::Token;
 
-pub use accounts::{AccountBook, DEFAULT_ORG_ID, DEFAULT_ORG_SLUG};
+pub use accounts::AccountBook;
 pub use archives::OpenArchive;
 pub use folder::Missing;
 pub use secret::AdminSecret;
+pub use state::{DEFAULT_ORG_ID, DEFAULT_ORG_SLUG};
 
 use archives::Archives;
 
