@@ -258,6 +258,35 @@ fn a_well_formed_token_with_another_secret_grants_nothing() {
     }
 }
 
+#[test]
+fn many_change_and_ask_at_once() {
+    let (_, book) = book();
+    let made = std::sync::atomic::AtomicUsize::new(0);
+    std::thread::scope(|scope| {
+        for thread in 0..8 {
+            let (book, made) = (&book, &made);
+            scope.spawn(move || {
+                for step in 0..20 {
+                    if book.create_project(DEFAULT_ORG_ID, &format!("p{step}"), None, None).is_ok() {
+                        made.fetch_add(1, Ordering::Relaxed);
+                    }
+                    let (row, token) = book.create_token(&new_token()).unwrap();
+                    assert!(book.authenticate(token.expose()).is_some());
+                    if (thread + step) % 2 == 0 {
+                        assert!(book.revoke_token(&row.id).unwrap());
+                        assert!(book.authenticate(token.expose()).is_none());
+                    } else {
+                        book.tend().unwrap();
+                    }
+                }
+            });
+        }
+    });
+    assert_eq!((made.into_inner(), book.projects(DEFAULT_ORG_ID).len()), (20, 20), "each slug goes to one");
+    let revoked = book.tokens(None).iter().filter(|row| row.revoked_at.is_some()).count();
+    assert_eq!((book.tokens(None).len(), revoked), (160, 80));
+}
+
 // ---- the admin
 
 #[test]
@@ -369,7 +398,7 @@ fn a_removed_project_is_gone_with_its_bytes_and_tokens() {
         files.map(|file| file.strip_prefix(path("projects")).unwrap().display().to_string()).collect()
     };
     let kept = format!("{}/store/format", app.id);
-    assert_eq!(left(&disk), [kept.clone()]);
+    assert_eq!(left(&disk), std::slice::from_ref(&kept));
     assert_eq!(book.project(DEFAULT_ORG_ID, "web"), None);
     assert!(book.authenticate(bound.expose()).is_none());
     assert!(book.authenticate(free.expose()).is_some());
