@@ -349,6 +349,20 @@ impl<'a> Intake<'a> {
 
     /// Appends what waits; when this returns, it is durable.
     pub fn append(&mut self) -> Result<()> {
+        let prepared = self.take()?;
+        if prepared.is_empty() {
+            // What the store held already is acknowledged too, and may have been left undurable by another process.
+            return if self.taken.known > 0 { self.store.settle() } else { Ok(()) };
+        }
+        let offered = prepared.drafts.len() as u64;
+        let appended = self.store.append(prepared)?.len() as u64;
+        self.taken.events += appended;
+        self.taken.known += offered - appended;
+        Ok(())
+    }
+
+    /// Hands over what waits, for whoever appends it together with more.
+    pub fn take(&mut self) -> Result<Prepared> {
         if !self.waiting.is_empty() {
             self.place_waiting()?;
         }
@@ -367,15 +381,7 @@ impl<'a> Intake<'a> {
             ..Prepared::default()
         };
         self.new.clear();
-        if prepared.is_empty() {
-            // What the store held already is acknowledged too, and may have been left undurable by another process.
-            return if self.taken.known > 0 { self.store.settle() } else { Ok(()) };
-        }
-        let offered = prepared.drafts.len() as u64;
-        let appended = self.store.append(prepared)?.len() as u64;
-        self.taken.events += appended;
-        self.taken.known += offered - appended;
-        Ok(())
+        Ok(prepared)
     }
 
     /// Appends what waits and says what has been taken in.

@@ -22,7 +22,7 @@ use crate::lock::lock;
 use crate::object::{Objects, ObjectsFrame, Stored};
 use crate::open_ids::{OpenIds, Published};
 use crate::scan::{Ending, Marks, Row, ScanStart, digest, offset_u32, scan_open};
-use crate::segment::{Commit, Contents, EventsPlace, HEADER_BYTES, LogTail, SegmentHeader, read_frame};
+use crate::segment::{Commit, Contents, EventsPlace, HEADER_BYTES, LogTail, Run, SegmentHeader, read_frame};
 use crate::segments::{SegmentSet, open_path, sealed_path, segments_dir};
 use crate::table::{IdEntry, NameEntry};
 use crate::writer::{Tip, WriterKey, encode_tips};
@@ -142,6 +142,15 @@ pub struct Log {
     /// Whether an open segment is read from its start even where the index knows most of it.
     from_start: bool,
     published: Published,
+}
+
+/// What an open segment holds.
+pub(crate) struct OpenContents {
+    pub(crate) nonce: [u8; 16],
+    pub(crate) frames: Vec<EventsPlace>,
+    pub(crate) runs: Vec<Run>,
+    pub(crate) events: u32,
+    pub(crate) end: u64,
 }
 
 /// Asks what the index knows of the open segment, so that reading starts there; asked only where it is read.
@@ -515,6 +524,18 @@ impl Log {
             Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
             _ => Ok(()),
         }
+    }
+
+    /// What the open segment holds, where this process knows all of it.
+    pub(crate) fn open_contents(&self) -> Option<OpenContents> {
+        let open = self.open.as_ref().filter(|open| open.base.batch == 0)?;
+        Some(OpenContents {
+            nonce: open.header.nonce,
+            frames: open.contents.events_frames.clone(),
+            runs: open.contents.runs.clone(),
+            events: open.contents.events,
+            end: open.end,
+        })
     }
 
     /// How many events of the open segment wait to be indexed.

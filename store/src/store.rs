@@ -25,7 +25,7 @@ use crate::log::{Log, Prepared};
 use crate::object::{Objects, Part, Stored};
 use crate::open_ids::{self, Published};
 use crate::scan::{Batch, Digest, ScanStart, digest, scan, scan_open};
-use crate::segment::{Contents, EventsPlace, HEADER_BYTES, LogTail, read_frame};
+use crate::segment::{Contents, EventsPlace, HEADER_BYTES, LogTail, Run, read_frame};
 use crate::segments::{OpenFile, Sealed, SegmentSet};
 use crate::seqs::EventSet;
 use crate::writer::WriterKey;
@@ -112,6 +112,21 @@ pub struct Unindexed {
     pub events: Vec<(Event, EventId, u32)>,
     /// Objects frames in which their objects may stand.
     pub objects_frames: Vec<u32>,
+}
+
+/// The open segment at one moment.
+#[derive(Clone)]
+pub struct OpenPart {
+    /// The file.
+    pub file: Arc<OpenFile>,
+    /// Its events frames.
+    pub frames: Vec<EventsPlace>,
+    /// Its events.
+    pub runs: Vec<Run>,
+    /// How many events it has.
+    pub events: u32,
+    /// Up to where it goes.
+    pub end: u64,
 }
 
 /// A store, opened.
@@ -634,11 +649,11 @@ impl Store {
 
     /// Takes batches apart in parallel.
     pub fn digest_all(&self, batches: &[Batch]) -> Result<Vec<Digest>> {
-        self.digest_all_with(None, batches)
+        self.digest_all_with(&[], batches)
     }
 
-    /// The same for batches of a segment that is not in the store yet.
-    pub fn digest_all_with(&self, extra: Option<&Arc<Sealed>>, batches: &[Batch]) -> Result<Vec<Digest>> {
+    /// The same for batches of segments that are not in the store yet.
+    pub fn digest_all_with(&self, extra: &[Arc<Sealed>], batches: &[Batch]) -> Result<Vec<Digest>> {
         let fetch = |id: &ObjectId| {
             let mut bytes = Vec::new();
             self.copy_with(extra, id, &mut |part| {

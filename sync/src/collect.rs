@@ -20,6 +20,8 @@ use rayon::prelude::*;
 
 /// Objects from frames of which little is needed are gathered in frames of about this size.
 pub(crate) const GATHER_BYTES: usize = 256 << 10;
+/// Frames that are read at once.
+const GATHER_FRAMES: usize = 16;
 
 /// Events with the objects that they need and that are not known already.
 #[derive(Debug, Default)]
@@ -85,19 +87,35 @@ pub fn chosen_events(source: &Source, numbers: &[u32]) -> Result<Vec<(Event, Eve
     Ok(read.into_iter().flatten().collect())
 }
 
-/// Collects events, given with their numbers in order. `extra` is a segment that is not in the store yet; `known`
+/// Collects events, given with their numbers in order. `extra` are segments that are not in the store yet; `known`
 /// says which objects need not go along.
 pub fn collect(
     store: &Store,
-    extra: Option<&Arc<Sealed>>,
+    extra: &[Arc<Sealed>],
     source: &Source,
     events: Vec<(Event, EventId, u32)>,
     known: &(dyn Fn(&ObjectId) -> Result<bool> + Sync),
 ) -> Result<Collected> {
-    let (needed, sizes) = closure(store, extra, source, &events, known)?;
-    let frames = gather(needed, &sizes)?;
-    let events = with_marks(store, extra, source, events)?;
+    let mut frames = Vec::new();
+    let events = collect_into(store, extra, source, events, known, &mut |frame| {
+        frames.push(frame);
+        Ok(())
+    })?;
     Ok(Collected { frames, events })
+}
+
+/// The same, where the frames are handed over as they are made; returns the events.
+pub fn collect_into(
+    store: &Store,
+    extra: &[Arc<Sealed>],
+    source: &Source,
+    events: Vec<(Event, EventId, u32)>,
+    known: &(dyn Fn(&ObjectId) -> Result<bool> + Sync),
+    put: &mut dyn FnMut(ObjectsFrame) -> Result<()>,
+) -> Result<Vec<Received>> {
+    let (needed, sizes) = closure(store, extra, source, &events, known)?;
+    gather_into(needed, &sizes, put)?;
+    with_marks(store, extra, source, events)
 }
 
 /// The needed slots of one frame, and the segment that it is in.
@@ -112,7 +130,7 @@ pub(crate) type Needed = BTreeMap<([u8; 16], u32), Slots>;
 /// Where the objects stand that the events need, by frame.
 fn closure(
     store: &Store,
-    extra: Option<&Arc<Sealed>>,
+    extra: &[Arc<Sealed>],
     source: &Source,
     events: &[(Event, EventId, u32)],
     known: &(dyn Fn(&ObjectId) -> Result<bool> + Sync),
@@ -165,13 +183,22 @@ fn closure(
     Ok((needed, sizes))
 }
 
-/// Reads the needed objects, several frames at once.
+/// Reads the needed objects.
 pub(crate) fn gather(needed: Needed, sizes: &Sizes) -> Result<Vec<ObjectsFrame>> {
+    let mut gathered = Vec::new();
+    gather_into(needed, sizes, &mut |frame| {
+        gathered.push(frame);
+        Ok(())
+    })?;
+    Ok(gathered)
+}
+
+/// Reads the needed objects, several frames at once.
+fn gather_into(needed: Needed, sizes: &Sizes, put: &mut dyn FnMut(ObjectsFrame) -> Result<()>) -> Result<()> {
     let frames: Vec<(u32, Slots)> = needed.into_iter().map(|((_, offset), slots)| (offset, slots)).collect();
-    let mut gathered: Vec<ObjectsFrame> = Vec::new();
     let mut loose = ObjectsBuilder::new();
     let mut packer = Packer::new(Effort::FAST);
-    for part in frames.chunks(32) {
+    for part in frames.chunks(GATHER_FRAMES) {
         let taken: Vec<Taken> = part
             .par_iter()
             .map_init(
@@ -184,12 +211,12 @@ pub(crate) fn gather(needed: Needed, sizes: &Sizes) -> Result<Vec<ObjectsFrame>>
             .collect::<Result<_>>()?;
         for taken in taken {
             match taken {
-                Taken::Frame(frame) => gathered.push(frame),
+                Taken::Frame(frame) => put(frame)?,
                 Taken::Loose(objects) => {
                     for (id, bytes, recipe) in objects {
                         let full = !loose.fits(bytes.len()) || loose.raw_bytes() + bytes.len() > GATHER_BYTES;
                         if full && !loose.is_empty() {
-                            gathered.push(loose.finish(&mut packer));
+                            put(loose.finish(&mut packer))?;
                         }
                         match recipe {
                             Some(recipe) => loose.add_recipe(&recipe),
@@ -201,9 +228,9 @@ pub(crate) fn gather(needed: Needed, sizes: &Sizes) -> Result<Vec<ObjectsFrame>>
         }
     }
     if !loose.is_empty() {
-        gathered.push(loose.finish(&mut packer));
+        put(loose.finish(&mut packer))?;
     }
-    Ok(gathered)
+    Ok(())
 }
 
 type Loose = (ObjectId, Vec<u8>, Option<agent_trace_store::object::Recipe>);
@@ -270,13 +297,13 @@ fn take(
 /// Adds the names under which the events are found.
 fn with_marks(
     store: &Store,
-    extra: Option<&Arc<Sealed>>,
+    extra: &[Arc<Sealed>],
     source: &Source,
     events: Vec<(Event, EventId, u32)>,
 ) -> Result<Vec<Received>> {
     let mut names: HashMap<u32, Marks> = HashMap::new();
     // A table of names is enough for a segment that is built, not for the index, which also lists by session and path.
-    if let (Handle::Sealed(sealed), true) = (&source.handle, extra.is_none() && events.len() > 64) {
+    if let (Handle::Sealed(sealed), true) = (&source.handle, extra.is_empty() && events.len() > 64) {
         let wanted: HashSet<u32> = events.iter().map(|(_, _, number)| *number).collect();
         for entry in all_names(sealed.file.as_ref(), &sealed.key, &sealed.directory)? {
             if wanted.contains(&entry.event) {
@@ -296,8 +323,8 @@ fn with_marks(
         .collect()
 }
 
-/// Reads a record, in a segment that is not in the store yet or in the store.
-pub fn read_record(store: &Store, extra: Option<&Arc<Sealed>>, id: &ObjectId) -> Result<Vec<u8>> {
+/// Reads a record, in segments that are not in the store yet or in the store.
+pub fn read_record(store: &Store, extra: &[Arc<Sealed>], id: &ObjectId) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
     store.copy_with(extra, id, &mut |part| {
         bytes.extend_from_slice(part);

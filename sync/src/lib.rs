@@ -30,6 +30,7 @@ pub mod publish;
 pub mod sending;
 pub mod push;
 pub mod receive;
+pub mod accept;
 pub mod pull;
 pub mod wire;
 pub mod reconcile;

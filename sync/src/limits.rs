@@ -49,6 +49,32 @@ pub const STREAM_BUFFER_BYTES: usize = 128 << 10;
 pub const ERROR_BYTES_MAX: usize = 64 << 10;
 /// A small JSON answer.
 pub const JSON_ANSWER_BYTES_MAX: usize = 1 << 20;
+/// What redb may keep of the arrivals of a project.
+pub const ARRIVALS_CACHE_BYTES: usize = 32 << 20;
+/// Uploads that a token may have in one project at once.
+pub const UPLOADS_OPEN_MAX: usize = 8;
+/// What may be uploaded to a project and not be committed.
+pub const UPLOADS_BYTES_MAX: u64 = 64 << 30;
+/// How long uploads, staged bytes and answers to commits are kept.
+pub const UPLOADS_KEPT_MICROS: i64 = 86_400_000_000;
+/// Blobs that a token may have staged.
+pub const STAGED_FILES_MAX: usize = 4_096;
+/// The same in bytes.
+pub const STAGED_BYTES_MAX: u64 = 16 << 30;
+/// Items of one upload by protocol 1.
+pub const ITEMS_MAX: usize = 8_192;
+/// Rows of one page by protocol 1.
+pub const PAGE_ROWS_MAX: usize = 1_000;
+/// Records of one upload that are compressed together.
+pub const ITEMS_FRAME_BYTES_TARGET: usize = 256 << 10;
+/// Bodies of one upload that are gathered before they are appended.
+pub const BODIES_BYTES_TARGET: u64 = 8 << 20;
+/// Events that a pull gathers into one segment, but for the last unit.
+pub const PULL_EVENTS_TARGET: usize = 8_192;
+/// Commits after which old answers are forgotten.
+pub const SWEEP_AFTER_COMMITS: u32 = 256;
+/// Hashes of bodies that are remembered as compared.
+pub const COMPARED_CONTENTS_MAX: usize = 16_384;
 /// Wait for another process that uses a service's data folder.
 pub const SERVICE_LOCK_WAIT_MICROS_MAX: u64 = 2_000_000;
 /// Organisations of one service.
@@ -71,3 +97,4 @@ pub const ARCHIVES_OPEN_MAX: usize = 64;
 const _: () = assert!(ERROR_BYTES_MAX <= JSON_ANSWER_BYTES_MAX);
 const _: () = assert!(HEAD_BYTES_MAX > 136 * agent_trace_store::limits::WRITERS_MAX as u64);
 const _: () = assert!(MANIFEST_BYTES_MAX > 72 * MANIFEST_SEGMENTS_MAX as u64 + 1024);
+const _: () = assert!(ITEMS_MAX <= agent_trace_store::limits::BATCH_EVENTS_MAX);

@@ -1,25 +1,20 @@
 //! Pull: what the remote's changed heads name is fetched, checked and taken in.
 //!
-//! A large segment that is new as a whole is kept as it is; of others the new events go to the open segment. Nothing
-//! is taken in before it has been checked, and repeating a pull changes nothing.
+//! Nothing is taken in before it has been checked, and repeating a pull changes nothing.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use agent_trace_store::build::Builder;
-use agent_trace_store::event::Event;
-use agent_trace_store::log::Prepared;
 use agent_trace_store::progress::Progress;
 use agent_trace_store::segments::Sealed;
 use agent_trace_store::seqs::EventSet;
 use agent_trace_store::writer::Tip;
-use agent_trace_store::{
-    Error, ErrorKind, EventId, Kind, ObjectId, Result, SegmentId, Seq, Store, Timestamp, WriterId,
-};
+use agent_trace_store::{Error, ErrorKind, Kind, ObjectId, Result, SegmentId, Store, Timestamp, WriterId};
 
-use crate::collect::{Source, collect};
-use crate::limits::ADOPT_BYTES_MIN;
+use crate::accept::{
+    ForkedIds, adopt, append, fork, give_way, goes_whole, new_events, runs_of, set_of, tips_for,
+};
 use crate::manifest::segment_key;
 use crate::receive::{Checked, Neighbours, Verdict, check};
 use crate::remote::{Remote, events_of, replay};
@@ -134,9 +129,6 @@ fn wanted_segments(
     Ok(wanted)
 }
 
-/// The ids of the events that are here, of logs that have forked.
-type ForkedIds = HashMap<(WriterId, Seq), HashSet<EventId>>;
-
 /// Logs of which a head on the remote has another event at a place than this store: their events here, by id.
 fn forked_logs(store: &Store, held: &EventSet, tips: &[Tip], report: &mut PullReport) -> Result<ForkedIds> {
     let mut forked = ForkedIds::new();
@@ -149,10 +141,6 @@ fn forked_logs(store: &Store, held: &EventSet, tips: &[Tip], report: &mut PullRe
         }
     }
     Ok(forked)
-}
-
-fn fork(writer: &WriterId, seq: u64) -> String {
-    format!("the log of writer `{}` has forked at seq {seq} or before", writer.short())
 }
 
 /// Reads the ids of a log's events that are here.
@@ -300,97 +288,29 @@ impl Puller<'_> {
 
     /// Makes the new events of a checked segment part of the store.
     fn accept(&mut self, path: &Path, checked: &Checked) -> Result<()> {
-        // Both sides of a fork are kept: the side that is not here yet is new by its id.
-        let new = |event: &Event, id: &EventId| match self.forked.get(&(event.writer, event.seq)) {
-            Some(ids) => !ids.contains(id),
-            None => !self.held.contains(&event.writer, event.seq),
-        };
-        let signed = checked.events.iter().filter(|(_, _, number)| !checked.unsigned.contains(number));
-        let mut events: Vec<_> = signed.filter(|(event, id, _)| new(event, id)).cloned().collect();
+        let mut events = new_events(checked, &self.held, &self.forked);
         if let Some(since) = self.options.since {
             events.retain(|(event, _, _)| event.fact.time >= since);
         }
         if events.is_empty() {
             return Ok(());
         }
-        self.give_way(&events)?;
-        let tips = self.tips_for(&events, checked);
-        let whole = events.len() == checked.events.len() && checked.footer_holds && checked.forks.is_empty();
-        if whole && checked.sealed.bytes >= ADOPT_BYTES_MIN {
-            // The signed tips first: without them the events would count as nobody's.
-            self.store.append(Prepared { tips, ..Prepared::default() })?;
-            self.store.adopt(path, &checked.sealed.id)?;
-        } else {
-            self.append(&events, checked, tips)?;
-        }
-        for (event, _, _) in &events {
-            *self.report.taken.entry(event.fact.kind).or_default() += 1;
-        }
+        let runs = runs_of(&events);
+        self.report.new_writer |= give_way(self.store, &runs)?;
+        let tips = tips_for(&runs, &self.state.tips, &checked.tips);
         for (event, id, _) in &events {
+            *self.report.taken.entry(event.fact.kind).or_default() += 1;
             if let Some(ids) = self.forked.get_mut(&(event.writer, event.seq)) {
                 ids.insert(*id);
             }
         }
-        let places = events.iter().map(|(event, _, _)| (event.writer, event.seq.get(), event.seq.get()));
-        self.held = self.held.union(&EventSet::from_ranges(places));
-        let mut contents = agent_trace_store::segment::Contents::default();
-        for (event, id, _) in &events {
-            contents.add_event(event, *id);
+        if goes_whole(&events, checked) {
+            adopt(self.store, path, &checked.sealed.id, tips)?;
+        } else {
+            append(self.store, &self.inbox, &checked.sealed, &[], events, tips)?;
         }
-        contents.runs.iter().for_each(|run| self.neighbours.add(run));
+        self.held = self.held.union(&set_of(&runs));
+        runs.iter().for_each(|run| self.neighbours.add(run));
         Ok(())
-    }
-
-    /// Takes a new writer where events of the own log come from elsewhere, beyond what is here (I3).
-    fn give_way(&mut self, events: &[(Event, EventId, u32)]) -> Result<()> {
-        let writer = self.store.writer();
-        if !events.iter().any(|(event, _, _)| event.writer == writer) {
-            return Ok(());
-        }
-        let tail = self.store.tail()?;
-        if events.iter().any(|(event, _, _)| event.writer == writer && event.seq.get() > tail.seq) {
-            self.store.renew_writer()?;
-            self.report.new_writer = true;
-        }
-        Ok(())
-    }
-
-    /// The newest tips of the logs that these events are in.
-    fn tips_for(&self, events: &[(Event, EventId, u32)], checked: &Checked) -> Vec<Tip> {
-        let mut tips: BTreeMap<_, Tip> = BTreeMap::new();
-        for tip in self.state.tips.values().chain(&checked.tips) {
-            let known = tips.entry(tip.writer).or_insert(*tip);
-            if tip.seq > known.seq {
-                *known = *tip;
-            }
-        }
-        let writers: BTreeSet<_> = events.iter().map(|(event, _, _)| event.writer).collect();
-        tips.retain(|writer, _| writers.contains(writer));
-        tips.into_values().collect()
-    }
-
-    /// Takes part of a segment: into the open segment, or into one built for it where it is much.
-    fn append(&mut self, events: &[(Event, EventId, u32)], checked: &Checked, tips: Vec<Tip>) -> Result<()> {
-        let store = self.store;
-        let known = |id: &ObjectId| store.contains(id);
-        let source = Source::sealed(&checked.sealed);
-        let collected = collect(store, Some(&checked.sealed), &source, events.to_vec(), &known)?;
-        let bytes: u64 = collected.frames.iter().map(|frame| frame.frame.file_bytes()).sum();
-        let small = collected.events.len() <= agent_trace_store::limits::BATCH_EVENTS_MAX / 2;
-        if bytes < ADOPT_BYTES_MIN && small {
-            store.append(Prepared {
-                frames: collected.frames,
-                received: collected.events,
-                tips,
-                ..Prepared::default()
-            })?;
-            return Ok(());
-        }
-        let mut builder = Builder::new(store.env(), &self.inbox, store.tail()?)?;
-        builder.tips(&tips)?;
-        collected.frames.iter().try_for_each(|frame| builder.objects(frame))?;
-        builder.received(&collected.events)?;
-        let built = builder.finish()?;
-        store.adopt(&built.path, &built.id)
     }
 }

@@ -21,7 +21,7 @@ const DIGEST_BATCHES: usize = 8;
 const DIGEST_BYTES: u64 = 48 << 20;
 
 /// What is known of the logs here, to compare neighbours with.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct Neighbours {
     ends: HashMap<(WriterId, u64), EventId>,
     starts: HashMap<(WriterId, u64), EventId>,
@@ -41,6 +41,21 @@ impl Neighbours {
     pub fn add(&mut self, run: &Run) {
         self.ends.insert((run.writer, run.seq_last()), run.last);
         self.starts.insert((run.writer, run.seq_first.get()), run.previous);
+    }
+
+    /// The same, where runs that follow each other are kept as one, so that what is kept does not grow with each.
+    pub fn join(&mut self, run: &Run) {
+        let start = run.seq_first.get();
+        if self.ends.get(&(run.writer, start - 1)) == Some(&run.previous) {
+            self.ends.remove(&(run.writer, start - 1));
+        } else {
+            self.starts.insert((run.writer, start), run.previous);
+        }
+        if self.starts.get(&(run.writer, run.seq_last() + 1)) == Some(&run.last) {
+            self.starts.remove(&(run.writer, run.seq_last() + 1));
+        } else {
+            self.ends.insert((run.writer, run.seq_last()), run.last);
+        }
     }
 
     /// Where a run does not fit its known neighbours, if it does not.
@@ -77,6 +92,8 @@ pub struct Checked {
     pub forks: Vec<(WriterId, u64)>,
     /// Tips that came in the segment, verified.
     pub tips: Vec<Tip>,
+    /// Objects that neither it nor the store has, but others that were checked with it, by what their tables say.
+    pub borrowed: Vec<ObjectId>,
     /// Whether the footer says what is in it, so that the file may be kept as it is.
     pub footer_holds: bool,
 }
@@ -96,6 +113,17 @@ pub fn check(
     tips: &std::collections::BTreeMap<WriterId, Tip>,
     neighbours: &Neighbours,
 ) -> Result<Verdict> {
+    check_among(store, sealed, &[], tips, neighbours)
+}
+
+/// The same, where objects may also stand in other segments that are being checked.
+pub fn check_among(
+    store: &Store,
+    sealed: &Arc<Sealed>,
+    others: &[Arc<Sealed>],
+    tips: &std::collections::BTreeMap<WriterId, Tip>,
+    neighbours: &Neighbours,
+) -> Result<Verdict> {
     let hash = hash_file(sealed.file.as_ref(), sealed.bytes)?;
     if hash != sealed.id {
         return Err(Error::corrupt(format!(
@@ -104,11 +132,17 @@ pub fn check(
             hash.short()
         )));
     }
-    let (digests, end, count) = take_apart(store, sealed)?;
-    if let Some(missing) = first_missing(store, sealed, &digests)? {
-        return Ok(Verdict::Incomplete(missing));
+    let mut extra = vec![Arc::clone(sealed)];
+    extra.extend(others.iter().filter(|other| other.id != sealed.id).cloned());
+    let (digests, end, count) = take_apart(store, sealed, &extra)?;
+    let mut borrowed = missing_objects(store, &digests)?;
+    for id in &borrowed {
+        if !stands_in(&extra[1..], id)? {
+            return Ok(Verdict::Incomplete(*id));
+        }
     }
-    check_recipes(store, sealed, &digests)?;
+    borrowed.shrink_to_fit();
+    check_recipes(store, &extra, &digests)?;
     let mut contents = Contents::default();
     let mut events = Vec::new();
     let mut received_tips = Vec::new();
@@ -136,17 +170,18 @@ pub fn check(
         unsigned,
         forks,
         tips: received_tips,
+        borrowed,
         footer_holds,
     })))
 }
 
 /// Takes all batches apart, several at once; any damage refuses the segment.
-fn take_apart(store: &Store, sealed: &Arc<Sealed>) -> Result<(Vec<Digest>, u64, u32)> {
+fn take_apart(store: &Store, sealed: &Arc<Sealed>, extra: &[Arc<Sealed>]) -> Result<(Vec<Digest>, u64, u32)> {
     let start = ScanStart { offset: HEADER_BYTES as u64, batch: 0, tail: sealed.header.tail, events: 0 };
     let mut digests = Vec::new();
     let mut waiting: Vec<Batch> = Vec::new();
     let mut flush = |waiting: &mut Vec<Batch>| -> Result<()> {
-        digests.extend(store.digest_all_with(Some(sealed), waiting)?);
+        digests.extend(store.digest_all_with(extra, waiting)?);
         waiting.clear();
         Ok(())
     };
@@ -165,11 +200,10 @@ fn take_apart(store: &Store, sealed: &Arc<Sealed>) -> Result<(Vec<Digest>, u64, 
     Ok((digests, scanned.end, scanned.events))
 }
 
-/// An object that an event or recipe needs and that is neither in the segment nor in the store.
-fn first_missing(store: &Store, sealed: &Arc<Sealed>, digests: &[Digest]) -> Result<Option<ObjectId>> {
+/// Objects that events or recipes need and that are neither in the segment nor in the store.
+fn missing_objects(store: &Store, digests: &[Digest]) -> Result<Vec<ObjectId>> {
     let here: HashSet<ObjectId> =
         digests.iter().flat_map(|digest| digest.ids.iter().map(|entry| entry.id)).collect();
-    let _ = sealed;
     let listed = digests.iter().flat_map(|digest| {
         let events = digest.events.iter().flat_map(|(event, _, _)| event.fact.objects.iter().copied());
         let parts = digest.recipes.iter().flat_map(|recipe| recipe.parts.iter().map(|part| part.id));
@@ -179,13 +213,22 @@ fn first_missing(store: &Store, sealed: &Arc<Sealed>, digests: &[Digest]) -> Res
     elsewhere.sort_unstable();
     elsewhere.dedup();
     let held = store.contains_all(&elsewhere)?;
-    Ok(elsewhere.into_iter().zip(held).find(|(_, held)| !held).map(|(id, _)| id))
+    Ok(elsewhere.into_iter().zip(held).filter(|(_, held)| !held).map(|(id, _)| id).collect())
+}
+
+fn stands_in(segments: &[Arc<Sealed>], id: &ObjectId) -> Result<bool> {
+    for sealed in segments {
+        if sealed.find(id)?.is_some() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// Puts every object that comes in parts together and compares its hash.
-fn check_recipes(store: &Store, sealed: &Arc<Sealed>, digests: &[Digest]) -> Result<()> {
+fn check_recipes(store: &Store, extra: &[Arc<Sealed>], digests: &[Digest]) -> Result<()> {
     for recipe in digests.iter().flat_map(|digest| &digest.recipes) {
-        store.copy_with(Some(sealed), &recipe.id, &mut |_| Ok(()))?;
+        store.copy_with(extra, &recipe.id, &mut |_| Ok(()))?;
     }
     Ok(())
 }

@@ -205,7 +205,7 @@ impl<'a> Sending<'a> {
             };
             let events = chosen_events(&pick.source, numbers)?;
             let known = |id: &ObjectId| Ok(sent.contains(id) || self.goes(id)?);
-            let mut collected = collect(self.store, None, &pick.source, events, &known)?;
+            let mut collected = collect(self.store, &[], &pick.source, events, &known)?;
             let left = |received: &Received| self.left.contains(&received.event.writer, received.event.seq);
             // Nobody would fetch objects without events.
             if collected.frames.is_empty() || collected.events.iter().any(left) {

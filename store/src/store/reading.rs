@@ -250,13 +250,13 @@ impl Store {
 
     /// Hands an object over in parts, each verified before it is handed over; the whole is verified at the end.
     pub fn copy(&self, id: &ObjectId, sink: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<()> {
-        self.copy_with(None, id, sink)
+        self.copy_with(&[], id, sink)
     }
 
-    /// The same, where a segment that is not in the store yet is looked into first.
+    /// The same, where segments that are not in the store yet are looked into first.
     pub fn copy_with(
         &self,
-        extra: Option<&Arc<Sealed>>,
+        extra: &[Arc<Sealed>],
         id: &ObjectId,
         sink: &mut dyn FnMut(&[u8]) -> Result<()>,
     ) -> Result<()> {
@@ -284,29 +284,29 @@ impl Store {
 
     /// The plain objects that an object is put together from, in order, and its length.
     pub fn leaves(&self, id: &ObjectId) -> Result<(Vec<Part>, u64)> {
-        self.leaves_with(None, id)
+        self.leaves_with(&[], id)
     }
 
-    fn leaves_with(&self, extra: Option<&Arc<Sealed>>, id: &ObjectId) -> Result<(Vec<Part>, u64)> {
+    fn leaves_with(&self, extra: &[Arc<Sealed>], id: &ObjectId) -> Result<(Vec<Part>, u64)> {
         let mut leaves = Vec::new();
         let total = self.leaves_into(extra, id, None, 0, &mut leaves)?;
         Ok((leaves, total))
     }
 
-    /// Finds an object, in a segment that is not in the store yet or in the store.
-    pub fn locate_with(&self, extra: Option<&Arc<Sealed>>, id: &ObjectId) -> Result<Option<Location>> {
-        if let Some(sealed) = extra
-            && let Some(entry) = sealed.find(id)?
-        {
-            let handle = Handle::Sealed(Arc::clone(sealed));
-            return Ok(Some(Location { handle, frame: entry.frame, slot: entry.slot }));
+    /// Finds an object, in segments that are not in the store yet or in the store.
+    pub fn locate_with(&self, extra: &[Arc<Sealed>], id: &ObjectId) -> Result<Option<Location>> {
+        for sealed in extra {
+            if let Some(entry) = sealed.find(id)? {
+                let handle = Handle::Sealed(Arc::clone(sealed));
+                return Ok(Some(Location { handle, frame: entry.frame, slot: entry.slot }));
+            }
         }
         self.locate(id)
     }
 
     fn leaves_into(
         &self,
-        extra: Option<&Arc<Sealed>>,
+        extra: &[Arc<Sealed>],
         id: &ObjectId,
         bytes: Option<u64>,
         depth: usize,
@@ -344,7 +344,7 @@ impl Store {
     /// Hands a plain object's bytes over after comparing their hash.
     fn with_plain(
         &self,
-        extra: Option<&Arc<Sealed>>,
+        extra: &[Arc<Sealed>],
         id: &ObjectId,
         work: &mut dyn FnMut(&[u8]) -> Result<()>,
     ) -> Result<()> {
@@ -376,6 +376,28 @@ impl Store {
         };
         let (offset, slot) = place.ok_or_else(broken)?;
         self.events_frame(handle, offset)?.get(slot).cloned().ok_or_else(broken)
+    }
+
+    /// What the open segment holds now, where this process has written or read all of it; see [`Store::prepare_bulk`].
+    pub fn open_part(&self) -> Result<Option<OpenPart>> {
+        let part = {
+            let log = self.log();
+            let Some(open) = log.open_contents() else { return Ok(None) };
+            open
+        };
+        let here = |set: &SegmentSet| set.open.clone().filter(|open| open.header.nonce == part.nonce);
+        let open = match here(&self.segments()) {
+            Some(open) => Some(open),
+            None => here(&self.refresh()?),
+        };
+        let gone = || Error::new(ErrorKind::NotFound, "the open segment is gone");
+        Ok(Some(OpenPart {
+            file: open.ok_or_else(gone)?,
+            frames: part.frames,
+            runs: part.runs,
+            events: part.events,
+            end: part.end,
+        }))
     }
 
     /// The events that the store holds.

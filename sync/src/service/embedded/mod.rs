@@ -1,20 +1,31 @@
 //! The service's data in one folder: accounts in redb, and for each project a folder with its archive.
 //!
 //! ```text
-//! Embedded ─► AccountBook ─► accounts.redb, pepper, lock
-//!          └► Archives ────► projects/<id>/
+//! Embedded ─► AccountBook ──► accounts.redb, pepper, lock
+//!          ├► Archives ─────► projects/<id>/ ─► ProjectArchive
+//!          └► StagedFiles ──► staged/
 //! ```
 //!
 //! One process owns the folder. `docs/service.md` describes its files.
 
-mod accounts;
-mod archives;
-mod database;
-mod folder;
-mod rows;
-mod secret;
-mod state;
 mod uuid;
+mod secret;
+mod folder;
+mod database;
+mod rows;
+mod state;
+mod accounts;
+mod arrivals;
+mod winners;
+mod places;
+mod uploads;
+mod staging;
+mod items;
+mod archive;
+mod commit;
+mod outgoing;
+mod legacy;
+mod archives;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -28,9 +39,11 @@ use crate::service::grant::{Grant, TokenId};
 use crate::token::Token;
 
 pub use accounts::AccountBook;
+pub use archive::ProjectArchive;
 pub use archives::OpenArchive;
 pub use folder::Missing;
 pub use secret::AdminSecret;
+pub use staging::StagedFiles;
 pub use state::{DEFAULT_ORG_ID, DEFAULT_ORG_SLUG};
 
 use archives::Archives;
@@ -43,7 +56,23 @@ pub struct Embedded {
     book: AccountBook,
 }
 
+/// The folder of bytes that are sent and not named yet.
+const STAGED: &str = "staged";
+
 impl Embedded {
+    /// Opens a data folder with all that the service needs of it, and makes it where it is missing.
+    pub fn open(env: &Env, dir: &Path) -> Result<(Embedded, Arc<StagedFiles>)> {
+        // First the lock, then what only its holder may touch.
+        let book = AccountBook::open(env, dir, Missing::Create)?;
+        let staging = Arc::new(StagedFiles::open(env, dir.join(STAGED))?);
+        let shared = staging.clone();
+        let open: Box<OpenArchive> = Box::new(move |env, dir| {
+            Ok(Arc::new(ProjectArchive::open_with(env, dir, shared.clone())?) as Arc<dyn Archive>)
+        });
+        let archives = Archives::new(open, ARCHIVES_OPEN_MAX);
+        Ok((Embedded { env: env.clone(), archives, book }, staging))
+    }
+
     /// Opens a data folder, which is made where it is missing; archives are opened by `open`.
     pub fn open_with(env: &Env, dir: &Path, open: Box<OpenArchive>) -> Result<Embedded> {
         let book = AccountBook::open(env, dir, Missing::Create)?;

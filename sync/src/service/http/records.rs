@@ -18,6 +18,7 @@ use super::limits::{
 };
 use super::panicked;
 use super::scan::{Envelope, Items, Listed, ScanError, each_item, envelope};
+use crate::limits::ITEMS_MAX;
 use crate::service::archive::{Archive, Item, Resource};
 use crate::service::grant::TokenId;
 
@@ -197,7 +198,7 @@ fn take_in(
             }
         }
         place += 1;
-        if batch.bytes >= BATCH_ITEM_BYTES_TARGET {
+        if batch.bytes >= BATCH_ITEM_BYTES_TARGET || batch.items.len() == ITEMS_MAX {
             flush(archive, token, resource, &mut batch, &mut outcome)
         } else {
             Ok(())
