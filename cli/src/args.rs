@@ -11,7 +11,8 @@ use std::str::FromStr;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub(crate) use admin::{
-    Admin, AdminOrg, AdminProject, AdminToken, OrgCreate, ProjectCreate, ProjectRemove, Service, TokenCreate,
+    Admin, AdminOrg, AdminProject, AdminProjectCreate, AdminToken, OrgCreate, ProjectRemove, Service,
+    TokenCreate,
 };
 
 /// The whole command line.

@@ -57,7 +57,7 @@ pub(crate) struct OrgCreate {
 #[derive(Clone, Debug, Subcommand)]
 pub(crate) enum AdminProject {
     /// Make a project
-    Create(ProjectCreate),
+    Create(AdminProjectCreate),
     /// List the projects, newest first
     List {
         #[command(flatten)]
@@ -72,7 +72,7 @@ pub(crate) enum AdminProject {
 
 /// `admin project create`
 #[derive(Args, Clone, Debug)]
-pub(crate) struct ProjectCreate {
+pub(crate) struct AdminProjectCreate {
     /// Its name in URLs: lower-case letters, digits, `.`, `_`, `-`; at most 64
     pub(crate) slug: String,
     #[command(flatten)]

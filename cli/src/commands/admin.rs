@@ -98,7 +98,7 @@ fn show_org(ui: &Ui, org: &Org, is_new: Option<bool>) -> Result<(), Failure> {
 
 // ---- projects
 
-fn create_project(context: &Context, args: &args::ProjectCreate) -> Result<(), Failure> {
+fn create_project(context: &Context, args: &args::AdminProjectCreate) -> Result<(), Failure> {
     let book = open(context, &args.service, Missing::Create)?;
     let org = find_org(&book, &args.org)?;
     let (name, description) = (args.name.as_deref(), args.description.as_deref());

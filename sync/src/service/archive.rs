@@ -261,7 +261,8 @@ pub trait Archive: Send + Sync {
 
     /// Takes items in: one durable batch, bad items listed.
     fn put(&self, token: &TokenId, resource: Resource, items: &[Item]) -> Result<Stored>;
-    /// Winners of a resource that arrived after a time, oldest first, at most so many.
+    /// Winners of a resource that arrived after a time, oldest first, at most so many; fewer where they are large, and
+    /// none only where there are none.
     fn page(&self, resource: Resource, since: Option<Timestamp>, limit: usize) -> Result<Vec<PageRow>>;
     /// The winner under a key.
     fn one(&self, resource: Resource, key: &str) -> Result<Option<PageRow>>;
@@ -280,4 +281,11 @@ pub trait Staging: Send + Sync {
     ) -> Result<([u8; 32], u64)>;
     /// Whether this token has staged them.
     fn staged(&self, token: &TokenId, sha256: &[u8; 32]) -> Result<Option<u64>>;
+    /// Hands over what this token has staged, in parts; false where it has not.
+    fn read_staged(
+        &self,
+        token: &TokenId,
+        sha256: &[u8; 32],
+        each: &mut dyn FnMut(&[u8]) -> Result<()>,
+    ) -> Result<bool>;
 }

@@ -9,3 +9,4 @@
 pub mod grant;
 pub mod archive;
 pub mod embedded;
+pub mod http;

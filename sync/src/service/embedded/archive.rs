@@ -428,6 +428,15 @@ impl Staging for ProjectArchive {
     fn staged(&self, token: &TokenId, sha256: &[u8; 32]) -> Result<Option<u64>> {
         self.staging.staged(token, sha256)
     }
+
+    fn read_staged(
+        &self,
+        token: &TokenId,
+        sha256: &[u8; 32],
+        each: &mut dyn FnMut(&[u8]) -> Result<()>,
+    ) -> Result<bool> {
+        self.staging.read_staged(token, sha256, each)
+    }
 }
 
 /// Refuses a position that has not been given.

@@ -1,18 +1,19 @@
 //! The service's data in one folder: accounts in redb, and for each project a folder with its archive.
 //!
 //! ```text
-//! Embedded ─► AccountBook ─► accounts.redb, pepper, lock
-//!          └► Archives ────► projects/<id>/
+//! Embedded ─► AccountBook ──► accounts.redb, pepper, lock
+//!          ├► Archives ─────► projects/<id>/ ─► ProjectArchive
+//!          └► StagedFiles ──► staged/
 //! ```
 //!
 //! One process owns the folder. `docs/service.md` describes its files.
 
-mod database;
 mod uuid;
-mod rows;
 mod secret;
-mod state;
 mod folder;
+mod database;
+mod rows;
+mod state;
 mod accounts;
 mod arrivals;
 mod winners;
@@ -55,7 +56,23 @@ pub struct Embedded {
     book: AccountBook,
 }
 
+/// The folder of bytes that are sent and not named yet.
+const STAGED: &str = "staged";
+
 impl Embedded {
+    /// Opens a data folder with all that the service needs of it, and makes it where it is missing.
+    pub fn open(env: &Env, dir: &Path) -> Result<(Embedded, Arc<StagedFiles>)> {
+        // First the lock, then what only its holder may touch.
+        let book = AccountBook::open(env, dir, Missing::Create)?;
+        let staging = Arc::new(StagedFiles::open(env, dir.join(STAGED))?);
+        let shared = staging.clone();
+        let open: Box<OpenArchive> = Box::new(move |env, dir| {
+            Ok(Arc::new(ProjectArchive::open_with(env, dir, shared.clone())?) as Arc<dyn Archive>)
+        });
+        let archives = Archives::new(open, ARCHIVES_OPEN_MAX);
+        Ok((Embedded { env: env.clone(), archives, book }, staging))
+    }
+
     /// Opens a data folder, which is made where it is missing; archives are opened by `open`.
     pub fn open_with(env: &Env, dir: &Path, open: Box<OpenArchive>) -> Result<Embedded> {
         let book = AccountBook::open(env, dir, Missing::Create)?;

@@ -150,6 +150,24 @@ impl Staging for StagedFiles {
     fn staged(&self, token: &TokenId, sha256: &[u8; 32]) -> Result<Option<u64>> {
         Ok(self.file(token, sha256)?.map(|(_, bytes)| bytes))
     }
+
+    fn read_staged(
+        &self,
+        token: &TokenId,
+        sha256: &[u8; 32],
+        each: &mut dyn FnMut(&[u8]) -> Result<()>,
+    ) -> Result<bool> {
+        let Some((file, length)) = self.file(token, sha256)? else { return Ok(false) };
+        let (mut buffer, mut at) = (vec![0; 256 << 10], 0);
+        while at < length {
+            let count = usize::try_from(length - at).map_or(buffer.len(), |left| left.min(buffer.len()));
+            file.read_exact_at(&mut buffer[..count], at)
+                .map_err(|error| Error::io("cannot read staged bytes", error))?;
+            each(&buffer[..count])?;
+            at += count as u64;
+        }
+        Ok(true)
+    }
 }
 
 /// Reads a SHA-256 as it is written: 64 hex digits in lower case.

@@ -1,0 +1,130 @@
+//! Version 1 blobs: staged under the token that sent them, and read by tokens that may read what names them.
+//!
+//! A hash proves nothing: bytes of a project that the token may not reach are not there, and nothing looks for them.
+
+use std::sync::Arc;
+
+use agent_trace_store::id::{decode_hex, encode_hex};
+use agent_trace_store::{ErrorKind, ObjectId, Result as StoreResult};
+use axum::body::Body;
+use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE};
+use axum::http::{HeaderValue, Response};
+
+use super::answer::{Json, Refusal, chain, empty, json};
+use super::body::{length, pump};
+use super::call::Call;
+use super::flow::{flow, unsent};
+use super::limits::BLOB_BYTES_MAX;
+use super::{State, blocking, panicked};
+use crate::service::archive::{Archive, Project};
+use crate::service::grant::{Grant, Scope};
+
+type Answer = Result<Response<Body>, Refusal>;
+
+/// `HEAD /api/v1/blobs/<sha256>`
+pub(super) async fn head(call: &mut Call) -> Answer {
+    let grant = call.grant();
+    if !grant.allows(Scope::Read) && !grant.allows(Scope::Write) {
+        return Err(Refusal::new(403, "scope", "Token lacks the scope 'read'"));
+    }
+    match find(call).await? {
+        Some(_) => Ok(empty(200)),
+        None => Ok(empty(404)),
+    }
+}
+
+/// `GET /api/v1/blobs/<sha256>`
+pub(super) async fn get(call: &mut Call) -> Answer {
+    let turn = call.state.turns.stream().await?;
+    let Some((found, size)) = find(call).await? else {
+        return Err(Refusal::plain(404, "Blob not found"));
+    };
+    let (state, token) = (call.state.clone(), call.grant().token.clone());
+    let (mut flow, body) = flow();
+    tokio::task::spawn_blocking(move || {
+        use std::io::Write as _;
+        let _turn = turn;
+        let mut each = |part: &[u8]| flow.write_all(part).map_err(unsent);
+        let done = match found {
+            Place::Object(archive, id) => archive.object(&id, &mut each),
+            Place::Staged(sha256) => state.staging.read_staged(&token, &sha256, &mut each),
+        };
+        if let Err(error) = flow.close(done.map(|_| ())) {
+            tracing::warn!(cause = chain(&error), "a blob was cut");
+        }
+    });
+    let mut response = Response::new(body);
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
+    response.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(size));
+    Ok(response)
+}
+
+/// `POST /api/v1/blobs`
+pub(super) async fn put(call: &mut Call) -> Answer {
+    match length(&call.headers) {
+        Some(0) => return Err(Refusal::plain(400, "Empty body")),
+        Some(length) if length > BLOB_BYTES_MAX => {
+            return Err(Refusal::plain(413, format!("blob too large: {length} > {BLOB_BYTES_MAX}")));
+        }
+        _ => {}
+    }
+    let mut incoming = call.incoming("the blob", BLOB_BYTES_MAX)?;
+    let turn = call.state.turns.stage().await?;
+    let Some(first) = incoming.next().await? else {
+        return Err(Refusal::plain(400, "Empty body"));
+    };
+    let (to, mut reader) = pump();
+    to.try_send(Ok(first)).expect("the queue is new and holds one");
+    let (state, token) = (call.state.clone(), call.grant().token.clone());
+    let staged = tokio::task::spawn_blocking(move || {
+        let _turn = turn;
+        state.staging.stage(&token, &mut reader, BLOB_BYTES_MAX)
+    });
+    // A body that breaks leaves nothing; what is wrong with it is the reason to tell.
+    incoming.pump(to).await?;
+    let (sha256, size) = staged.await.map_err(|error| panicked(&error))??;
+    let body = Json::Object(vec![("sha256", Json::text(encode_hex(&sha256))), ("size", Json::Number(size))]);
+    Ok(json(201, body))
+}
+
+/// Where a blob's bytes are.
+enum Place {
+    Object(Arc<dyn Archive>, ObjectId),
+    Staged([u8; 32]),
+}
+
+/// Looks for a blob among what the token may read and what it has staged.
+async fn find(call: &Call) -> Result<Option<(Place, u64)>, Refusal> {
+    let mut sha256 = [0; 32];
+    if !decode_hex(call.param("sha256"), &mut sha256) {
+        return Ok(None);
+    }
+    let (state, grant) = (call.state.clone(), call.grant().clone());
+    let only = call.at_project().map(str::to_owned).or_else(|| grant.project.clone());
+    blocking(move || {
+        if let Some(size) = state.staging.staged(&grant.token, &sha256)? {
+            return Ok(Some((Place::Staged(sha256), size)));
+        }
+        for project in readable(&state, &grant, only.as_deref())? {
+            match state.accounts.archive(&project) {
+                Ok(archive) => {
+                    if let Some((id, size)) = archive.blob(&sha256)? {
+                        return Ok(Some((Place::Object(archive, id), size)));
+                    }
+                }
+                // Removed since it was listed.
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(None)
+    })
+    .await
+}
+
+fn readable(state: &State, grant: &Grant, only: Option<&str>) -> StoreResult<Vec<Project>> {
+    match only {
+        Some(slug) => Ok(state.accounts.project(&grant.org_id, slug)?.into_iter().collect()),
+        None => state.accounts.projects(&grant.org_id),
+    }
+}

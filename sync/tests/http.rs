@@ -1,0 +1,18 @@
+//! The service over real sockets: who gets which answer, what is refused and how, and how it ends.
+
+#[path = "http/client.rs"]
+mod client;
+#[path = "http/fake.rs"]
+mod fake;
+#[path = "http/service.rs"]
+mod service;
+#[path = "http/tenants.rs"]
+mod tenants;
+#[path = "http/v1.rs"]
+mod v1;
+#[path = "http/v2.rs"]
+mod v2;
+#[path = "http/bounds.rs"]
+mod bounds;
+#[path = "http/openapi.rs"]
+mod openapi;
