@@ -23,15 +23,15 @@ use agent_trace_sync::service::embedded::ProjectArchive;
 use agent_trace_sync::service::grant::TokenId;
 use sha2::{Digest, Sha256};
 
-pub fn token() -> TokenId {
+pub(crate) fn token() -> TokenId {
     TokenId::new("0123456789abcdef")
 }
 
-pub fn trace_id(number: u32) -> String {
+pub(crate) fn trace_id(number: u32) -> String {
     format!("{number:08x}-0000-4000-8000-000000000000")
 }
 
-pub fn trace(number: u32) -> Vec<u8> {
+pub(crate) fn trace(number: u32) -> Vec<u8> {
     format!(
         r#"{{"files":[{{"conversations":[{{"id":"c-{number}"}}],"path":"src/f.rs"}}],"id":"{}","timestamp":"2026-01-01T00:00:{:02}Z","version":"2.0"}}"#,
         trace_id(number),
@@ -40,11 +40,11 @@ pub fn trace(number: u32) -> Vec<u8> {
     .into_bytes()
 }
 
-pub fn traces(numbers: Range<u32>) -> Vec<Vec<u8>> {
+pub(crate) fn traces(numbers: Range<u32>) -> Vec<Vec<u8>> {
     numbers.map(trace).collect()
 }
 
-pub fn ledger(number: u32, created: &str, names: &[u32]) -> Vec<u8> {
+pub(crate) fn ledger(number: u32, created: &str, names: &[u32]) -> Vec<u8> {
     let ids: Vec<String> = names.iter().map(|n| format!("\"{}\"", trace_id(*n))).collect();
     format!(
         r#"{{"commit_sha":"{number:040x}","created_at":"{created}","files":{{}},"trace_ids":[{}]}}"#,
@@ -53,12 +53,12 @@ pub fn ledger(number: u32, created: &str, names: &[u32]) -> Vec<u8> {
     .into_bytes()
 }
 
-pub fn batch(records: impl IntoIterator<Item = Vec<u8>>) -> Vec<Item> {
+pub(crate) fn batch(records: impl IntoIterator<Item = Vec<u8>>) -> Vec<Item> {
     records.into_iter().map(|json| Item { json }).collect()
 }
 
 /// Lines that compress little.
-pub fn lines(seed: u8, bytes: usize) -> Vec<u8> {
+pub(crate) fn lines(seed: u8, bytes: usize) -> Vec<u8> {
     let mut text = Vec::with_capacity(bytes + 100);
     let mut number = 0u32;
     while text.len() < bytes {
@@ -71,32 +71,35 @@ pub fn lines(seed: u8, bytes: usize) -> Vec<u8> {
 }
 
 /// Bytes that do not compress.
-pub fn noise(seed: u8, bytes: usize) -> Vec<u8> {
+pub(crate) fn noise(seed: u8, bytes: usize) -> Vec<u8> {
     let mut noise = vec![0; bytes];
     blake3::Hasher::new().update(&[seed]).finalize_xof().fill(&mut noise);
     noise
 }
 
-pub fn sha256(bytes: &[u8]) -> [u8; 32] {
+pub(crate) fn sha256(bytes: &[u8]) -> [u8; 32] {
     Sha256::digest(bytes).into()
 }
 
-pub struct Client {
+/// Whoever takes the parts of a stream.
+type Each<'e> = &'e mut dyn FnMut(Part<'_>) -> agent_trace_store::Result<()>;
+
+pub(crate) struct Client {
     env: Env,
     dir: PathBuf,
-    pub store: Store,
+    pub(crate) store: Store,
     tips: BTreeMap<WriterId, Tip>,
 }
 
 impl Client {
-    pub fn new(disk: &SimDisk, dir: &str) -> Client {
+    pub(crate) fn new(disk: &SimDisk, dir: &str) -> Client {
         let store = Store::init(&disk.env(), Path::new(dir)).unwrap();
         disk.env().fs.create_dir_all(&Path::new(dir).join("inbox")).unwrap();
         Client { env: disk.env(), dir: dir.into(), store, tips: BTreeMap::new() }
     }
 
     /// A store that writes with the key of another.
-    pub fn with_key(disk: &SimDisk, dir: &str, secret: &[u8; 32]) -> Client {
+    pub(crate) fn with_key(disk: &SimDisk, dir: &str, secret: &[u8; 32]) -> Client {
         drop(Client::new(disk, dir));
         disk.write_file(&Path::new(dir).join("writer.key"), secret);
         let client = Client::new(disk, dir);
@@ -105,7 +108,7 @@ impl Client {
     }
 
     /// Adds records as one segment.
-    pub fn add(&mut self, kind: Kind, records: impl IntoIterator<Item = Vec<u8>>) {
+    pub(crate) fn add(&mut self, kind: Kind, records: impl IntoIterator<Item = Vec<u8>>) {
         let mut intake = Intake::new(&self.store);
         for bytes in records {
             let facts = facts(kind, &bytes).unwrap();
@@ -115,7 +118,7 @@ impl Client {
         self.store.seal().unwrap();
     }
 
-    pub fn add_transcript(&mut self, conversation: &str, content: &[u8]) {
+    pub(crate) fn add_transcript(&mut self, conversation: &str, content: &[u8]) {
         let path = self.dir.join("t.jsonl");
         let _ = self.env.fs.remove(&path);
         let file = self.env.fs.create(&path, true).unwrap();
@@ -138,7 +141,7 @@ impl Client {
         self.store.seal().unwrap();
     }
 
-    pub fn segments(&self) -> Vec<SegmentId> {
+    pub(crate) fn segments(&self) -> Vec<SegmentId> {
         self.store.refresh().unwrap().sealed.iter().map(|sealed| sealed.id).collect()
     }
 
@@ -146,24 +149,24 @@ impl Client {
         Arc::clone(self.store.refresh().unwrap().get(id).unwrap())
     }
 
-    pub fn bytes_of(&self, id: &SegmentId) -> u64 {
+    pub(crate) fn bytes_of(&self, id: &SegmentId) -> u64 {
         self.sealed(id).bytes
     }
 
-    pub fn read(&self, id: &SegmentId) -> Vec<u8> {
+    pub(crate) fn read(&self, id: &SegmentId) -> Vec<u8> {
         let sealed = self.sealed(id);
         let mut bytes = vec![0; usize::try_from(sealed.bytes).unwrap()];
         sealed.file.read_exact_at(&mut bytes, 0).unwrap();
         bytes
     }
 
-    pub fn tip(&self) -> Tip {
+    pub(crate) fn tip(&self) -> Tip {
         let tail = self.store.tail().unwrap();
         self.store.key().tip(Seq::new(tail.seq).unwrap(), tail.event)
     }
 
     /// An older tip: what lies behind it is not signed.
-    pub fn tip_at(&self, seq: u64) -> Tip {
+    pub(crate) fn tip_at(&self, seq: u64) -> Tip {
         for sealed in &self.store.refresh().unwrap().sealed {
             for place in &sealed.directory.events_frames {
                 let handle = agent_trace_store::store::Handle::Sealed(Arc::clone(sealed));
@@ -176,7 +179,7 @@ impl Client {
         panic!("there is no event {seq}");
     }
 
-    pub fn upload_one(&self, archive: &ProjectArchive, token: &TokenId, id: &SegmentId) {
+    pub(crate) fn upload_one(&self, archive: &ProjectArchive, token: &TokenId, id: &SegmentId) {
         let bytes = self.read(id);
         let mut at = archive.uploaded(token, id).unwrap();
         while at < bytes.len() as u64 {
@@ -186,27 +189,25 @@ impl Client {
         }
     }
 
-    pub fn upload(&self, archive: &ProjectArchive, token: &TokenId) {
+    pub(crate) fn upload(&self, archive: &ProjectArchive, token: &TokenId) {
         self.segments().iter().for_each(|id| self.upload_one(archive, token, id));
     }
 
     /// Pushes all segments of the store, new or not.
-    pub fn push(&mut self, archive: &ProjectArchive, batch: u8) -> Committed {
+    pub(crate) fn push(&mut self, archive: &ProjectArchive, batch: u8) -> Committed {
         self.upload(archive, &token());
         archive.commit(&token(), &[batch; 16], &self.segments(), &[self.tip()]).unwrap()
     }
 
     /// Pulls what came after a position; returns the position that is reached then.
-    pub fn pull(&mut self, archive: &ProjectArchive, after: u64) -> u64 {
+    pub(crate) fn pull(&mut self, archive: &ProjectArchive, after: u64) -> u64 {
         self.receive(&mut |each| archive.pull(after, each)).expect("a pull ends with a mark")
     }
 
     /// Takes a stream in; between two marks segments may need each other.
-    pub fn receive(
+    pub(crate) fn receive(
         &mut self,
-        stream: &mut dyn FnMut(
-            &mut dyn FnMut(Part<'_>) -> agent_trace_store::Result<()>,
-        ) -> agent_trace_store::Result<()>,
+        stream: &mut dyn FnMut(Each<'_>) -> agent_trace_store::Result<()>,
     ) -> Option<u64> {
         let mut reached = None;
         let mut waiting: Vec<(PathBuf, Arc<Sealed>)> = Vec::new();
@@ -301,14 +302,14 @@ impl Client {
         true
     }
 
-    pub fn records(&self) -> BTreeSet<ObjectId> {
+    pub(crate) fn records(&self) -> BTreeSet<ObjectId> {
         let snapshot = self.store.snapshot().unwrap();
         let found = question::list(&self.store, &snapshot, &Query::default()).unwrap();
         found.iter().map(|found| found.record()).collect()
     }
 
     /// The bytes of all transcripts, by their hash.
-    pub fn transcripts(&self) -> BTreeSet<ObjectId> {
+    pub(crate) fn transcripts(&self) -> BTreeSet<ObjectId> {
         let snapshot = self.store.snapshot().unwrap();
         let query = Query { kind: Some(Kind::TRANSCRIPT), ..Query::default() };
         let found = question::list(&self.store, &snapshot, &query).unwrap();

@@ -265,3 +265,35 @@ fn an_empty_project_answers() {
         .unwrap();
     assert_eq!(parts, 1);
 }
+
+#[test]
+fn many_at_once_lose_nothing_and_repeat_nothing() {
+    let disk = SimDisk::new(18);
+    let archive = open(&disk);
+    std::thread::scope(|scope| {
+        for thread in 0..6u32 {
+            let (archive, disk) = (&archive, &disk);
+            scope.spawn(move || {
+                let mut client = Client::new(disk, &format!("/client-{thread}"));
+                for round in 0..4u32 {
+                    let first = thread * 100 + round * 20;
+                    // The same by all, and some of their own.
+                    archive.put(&token(), Resource::Traces, &batch(traces(9_000..9_010))).unwrap();
+                    archive.put(&token(), Resource::Traces, &batch(traces(first..first + 10))).unwrap();
+                    client.add(Kind::TRACE, traces(first + 10..first + 20));
+                    let name = u8::try_from(thread * 10 + round).unwrap();
+                    assert!(client.push(archive, name).refused.is_empty());
+                    let rows = all_pages(archive, Resource::Traces, 50);
+                    assert!(rows.windows(2).all(|pair| pair[0].arrived < pair[1].arrived));
+                    archive.pull(0, &mut |_| Ok(())).unwrap();
+                }
+            });
+        }
+    });
+    assert_eq!(all_pages(&archive, Resource::Traces, 1000).len(), 6 * 80 + 10);
+    assert_eq!(archive.reach().unwrap().position, 6 * 80 + 10);
+    check_positions(&archive);
+    let mut reader = Client::new(&disk, "/reader");
+    reader.pull(&archive, 0);
+    assert_eq!(reader.records().len(), 6 * 80 + 10);
+}

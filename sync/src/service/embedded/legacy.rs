@@ -54,16 +54,18 @@ impl ProjectArchive {
                 Err(reason) => stored.skipped.push((index, reason)),
             }
         }
-        let frames = Frames::pack(&good);
+        // Compressed before the lock of writers is taken; who was faster meanwhile sent some of the same at most.
+        let expected = self.fresh(&self.seen().store, resource, &good)?;
+        let frames = Frames::pack(&good, &expected);
         self.write(|writing| {
-            let fresh = self.fresh(writing, resource, &good)?;
+            let fresh = self.fresh(&writing.store, resource, &good)?;
             let new = fresh.iter().filter(|fresh| **fresh).count();
             stored.stored = new as u64;
             stored.known = (good.len() - new) as u64;
             if new == 0 {
                 return Ok(());
             }
-            let frames = if new == good.len() { frames } else { Frames::pack_some(&good, &fresh) };
+            let frames = if fresh == expected { frames } else { Frames::pack(&good, &fresh) };
             let now = self.env.clock.now();
             let mut told = Told::default();
             let mut drafts = Vec::with_capacity(new);
@@ -85,7 +87,7 @@ impl ProjectArchive {
     }
 
     /// Which records are not here yet, each of several that are the same but once.
-    fn fresh(&self, writing: &Writing, resource: Resource, records: &[Parsed]) -> Result<Vec<bool>> {
+    fn fresh(&self, store: &Store, resource: Resource, records: &[Parsed]) -> Result<Vec<bool>> {
         let keys: Vec<_> = records.iter().map(|parsed| key_hash(&parsed.key)).collect();
         let known = self.read(|transaction| winners(transaction, resource, &keys))?;
         let mut seen = IdSet::default();
@@ -97,7 +99,7 @@ impl ProjectArchive {
                 None => Ok(true),
                 Some(winner) if winner.record() == parsed.id => Ok(false),
                 // Another version answers; this one may have come before all the same.
-                Some(_) => Ok(!writing.store.contains(&parsed.id)?),
+                Some(_) => Ok(!store.contains(&parsed.id)?),
             }
         };
         records.iter().zip(known).map(is_fresh).collect()
@@ -387,19 +389,10 @@ impl Frames {
         self.frames
     }
 
-    /// Packs records, each once, several frames at once.
-    fn pack(records: &[Parsed]) -> Vec<ObjectsFrame> {
-        Frames::pack_some(records, &vec![true; records.len()])
-    }
-
-    fn pack_some(records: &[Parsed], wanted: &[bool]) -> Vec<ObjectsFrame> {
-        let mut seen = IdSet::default();
-        let chosen: Vec<&Parsed> = records
-            .iter()
-            .zip(wanted)
-            .filter(|(parsed, wanted)| **wanted && seen.insert(parsed.id))
-            .map(|(parsed, _)| parsed)
-            .collect();
+    /// Packs chosen records, several frames at once.
+    fn pack(records: &[Parsed], wanted: &[bool]) -> Vec<ObjectsFrame> {
+        let chosen: Vec<&Parsed> =
+            records.iter().zip(wanted).filter(|(_, wanted)| **wanted).map(|(parsed, _)| parsed).collect();
         let mut groups: Vec<&[&Parsed]> = Vec::new();
         let (mut start, mut bytes) = (0, 0);
         for (index, parsed) in chosen.iter().enumerate() {
