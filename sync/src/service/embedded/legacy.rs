@@ -54,16 +54,18 @@ impl ProjectArchive {
                 Err(reason) => stored.skipped.push((index, reason)),
             }
         }
-        let frames = Frames::pack(&good);
+        // Compressed before the lock of writers is taken; who was faster meanwhile sent some of the same at most.
+        let expected = self.fresh(&self.seen().store, resource, &good)?;
+        let frames = Frames::pack(&good, &expected);
         self.write(|writing| {
-            let fresh = self.fresh(writing, resource, &good)?;
+            let fresh = self.fresh(&writing.store, resource, &good)?;
             let new = fresh.iter().filter(|fresh| **fresh).count();
             stored.stored = new as u64;
             stored.known = (good.len() - new) as u64;
             if new == 0 {
                 return Ok(());
             }
-            let frames = if new == good.len() { frames } else { Frames::pack_some(&good, &fresh) };
+            let frames = if fresh == expected { frames } else { Frames::pack(&good, &fresh) };
             let now = self.env.clock.now();
             let mut told = Told::default();
             let mut drafts = Vec::with_capacity(new);
@@ -76,7 +78,7 @@ impl ProjectArchive {
                 drafts.push(Draft { fact, marks: parsed.marks });
             }
             self.changing(writing, |writing| {
-                let mut unit = Unit::begin(self, writing);
+                let mut unit = Unit::begin(self);
                 unit.append(writing, Prepared { frames, reissued: drafts, ..Prepared::default() }, None)?;
                 unit.end(writing, &told, now)
             })
@@ -85,7 +87,7 @@ impl ProjectArchive {
     }
 
     /// Which records are not here yet, each of several that are the same but once.
-    fn fresh(&self, writing: &Writing, resource: Resource, records: &[Parsed]) -> Result<Vec<bool>> {
+    fn fresh(&self, store: &Store, resource: Resource, records: &[Parsed]) -> Result<Vec<bool>> {
         let keys: Vec<_> = records.iter().map(|parsed| key_hash(&parsed.key)).collect();
         let known = self.read(|transaction| winners(transaction, resource, &keys))?;
         let mut seen = IdSet::default();
@@ -97,7 +99,7 @@ impl ProjectArchive {
                 None => Ok(true),
                 Some(winner) if winner.record() == parsed.id => Ok(false),
                 // Another version answers; this one may have come before all the same.
-                Some(_) => Ok(!writing.store.contains(&parsed.id)?),
+                Some(_) => Ok(!store.contains(&parsed.id)?),
             }
         };
         records.iter().zip(known).map(is_fresh).collect()
@@ -127,7 +129,7 @@ impl ProjectArchive {
         let linked: Vec<[u8; 32]> = pointers.iter().map(|(_, pointer)| pointer.sha256).collect();
         self.write(|writing| {
             self.changing(writing, |writing| {
-                let mut unit = Unit::begin(self, writing);
+                let mut unit = Unit::begin(self);
                 let mut told = Told::default();
                 self.take_pointers(writing, token, pointers, &mut unit, &mut told, &mut stored)?;
                 unit.end(writing, &told, self.env.clock.now())
@@ -159,7 +161,7 @@ impl ProjectArchive {
                 stored.known += 1;
                 continue;
             }
-            let before = unit.mark(&store)?;
+            let before = Unit::mark(&store)?;
             let Some(taken) = self.take_body(&store, &mut intake, token, &pointer, &key)? else {
                 return Err(Error::invalid("bytes that were staged are gone: send them again"));
             };
@@ -186,7 +188,7 @@ impl ProjectArchive {
                 body: Some(taken.body),
             });
             // A body larger than a batch goes ahead of its event.
-            let ahead = (unit.mark(&store)? != before).then_some(before).flatten();
+            let ahead = ahead_of(before, Unit::mark(&store)?);
             drafts.push(draft_of(parsed, taken.body.id, time, now));
             let large = intake.waiting_bytes() >= BODIES_BYTES_TARGET;
             if large || ahead.is_some() {
@@ -317,7 +319,7 @@ impl ProjectArchive {
             told.add(&writing.store, fact.kind, &fact.key, fact.time, &fact.objects)?;
         }
         self.changing(writing, |writing| {
-            let mut unit = Unit::begin(self, writing);
+            let mut unit = Unit::begin(self);
             // What went ahead of them is not known any more: as if all had.
             let start = Mark { created: Timestamp::MIN, nonce: [0; 16], offset: 0 };
             runs.iter().for_each(|run| unit.add(Run { first_event: 0, ..*run }, Some(start)));
@@ -387,19 +389,10 @@ impl Frames {
         self.frames
     }
 
-    /// Packs records, each once, several frames at once.
-    fn pack(records: &[Parsed]) -> Vec<ObjectsFrame> {
-        Frames::pack_some(records, &vec![true; records.len()])
-    }
-
-    fn pack_some(records: &[Parsed], wanted: &[bool]) -> Vec<ObjectsFrame> {
-        let mut seen = IdSet::default();
-        let chosen: Vec<&Parsed> = records
-            .iter()
-            .zip(wanted)
-            .filter(|(parsed, wanted)| **wanted && seen.insert(parsed.id))
-            .map(|(parsed, _)| parsed)
-            .collect();
+    /// Packs chosen records, several frames at once.
+    fn pack(records: &[Parsed], wanted: &[bool]) -> Vec<ObjectsFrame> {
+        let chosen: Vec<&Parsed> =
+            records.iter().zip(wanted).filter(|(_, wanted)| **wanted).map(|(parsed, _)| parsed).collect();
         let mut groups: Vec<&[&Parsed]> = Vec::new();
         let (mut start, mut bytes) = (0, 0);
         for (index, parsed) in chosen.iter().enumerate() {
@@ -429,22 +422,17 @@ struct Unit<'a> {
 }
 
 impl<'a> Unit<'a> {
-    fn begin(archive: &'a ProjectArchive, _writing: &Writing) -> Unit<'a> {
+    fn begin(archive: &'a ProjectArchive) -> Unit<'a> {
         Unit { archive, position: archive.seen().position, arrived: Vec::new() }
     }
 
-    /// Where the next batch is going to be.
-    fn mark(&self, store: &Store) -> Result<Option<Mark>> {
-        let mark = |open: agent_trace_store::store::OpenPart| Mark {
+    /// Up to where the open segment goes; nothing where there is none.
+    fn mark(store: &Store) -> Result<Option<Mark>> {
+        Ok(store.open_part()?.map(|open| Mark {
             created: open.file.header.created,
             nonce: open.file.header.nonce,
             offset: open.end,
-        };
-        Ok(match store.open_part()? {
-            Some(open) => Some(mark(open)),
-            // Whatever segment comes next is newer than now.
-            None => Some(Mark { created: self.archive.env.clock.now(), nonce: [0; 16], offset: 0 }),
-        })
+        }))
     }
 
     /// Appends a batch of own events.
@@ -490,6 +478,15 @@ impl<'a> Unit<'a> {
         })?;
         writing.tips.insert(tip.writer, tip);
         self.archive.publish(writing, &self.arrived)
+    }
+}
+
+/// From where on something was appended between two looks at the open segment.
+fn ahead_of(before: Option<Mark>, after: Option<Mark>) -> Option<Mark> {
+    match (before, after) {
+        (before, after) if before == after => None,
+        (Some(before), _) => Some(before),
+        (None, after) => after.map(|after| Mark { nonce: [0; 16], offset: 0, ..after }),
     }
 }
 
