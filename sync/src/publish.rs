@@ -108,7 +108,8 @@ pub fn claim_writer(store: &Store, id: &RemoteId, there: Option<[u8; 32]>) -> Re
     }
     let first = noted.map_or(1, |noted| noted.seq + 1);
     let last = store.tail()?.seq;
-    let doubtful = if first <= last { EventSet::from_ranges([(writer, first, last)]) } else { EventSet::default() };
+    let doubtful =
+        if first <= last { EventSet::from_ranges([(writer, first, last)]) } else { EventSet::default() };
     go_on_as_another(store, &doubtful)?;
     Ok(true)
 }

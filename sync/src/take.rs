@@ -57,7 +57,12 @@ pub struct PullReport {
 pub(crate) type ForkedIds = HashMap<(WriterId, Seq), HashSet<EventId>>;
 
 /// Logs of which a head on the remote has another event at a place than this store: their events here, by id.
-pub(crate) fn forked_logs(store: &Store, held: &EventSet, tips: &[Tip], report: &mut PullReport) -> Result<ForkedIds> {
+pub(crate) fn forked_logs(
+    store: &Store,
+    held: &EventSet,
+    tips: &[Tip],
+    report: &mut PullReport,
+) -> Result<ForkedIds> {
     let mut forked = ForkedIds::new();
     for tip in tips.iter().filter(|tip| held.contains(&tip.writer, tip.seq)) {
         let place = EventSet::from_ranges([(tip.writer, tip.seq.get(), tip.seq.get())]);
@@ -112,7 +117,16 @@ impl<'a> Taking<'a> {
         let held = store.held(&store.snapshot()?)?;
         let forked = forked_logs(store, &held, changed, &mut report)?;
         let inbox = cache_dir(store, id)?.join("inbox");
-        Ok(Taking { store, since, inbox, tips, neighbours: Neighbours::of(store.index())?, held, forked, report })
+        Ok(Taking {
+            store,
+            since,
+            inbox,
+            tips,
+            neighbours: Neighbours::of(store.index())?,
+            held,
+            forked,
+            report,
+        })
     }
 
     /// Writers whose logs have forked.

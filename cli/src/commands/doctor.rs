@@ -63,7 +63,8 @@ fn check_store(store: &Store, findings: &mut Findings) {
     let fs = &store.env().fs;
     // One that was left behind by a doctor that was killed.
     let _ = fs.remove(&path);
-    let tried = fs.create(&path, true).and_then(|file| file.write_all_at(b"doctor", 0).and_then(|()| file.sync()));
+    let tried =
+        fs.create(&path, true).and_then(|file| file.write_all_at(b"doctor", 0).and_then(|()| file.sync()));
     let removed = fs.remove(&path);
     let shown = store.dir().display();
     match tried.and(removed) {
@@ -80,11 +81,20 @@ fn check_modes(context: &Context, path: &Path, fix: bool, findings: &mut Finding
     if mode & OTHERS == 0 {
         findings.add("modes", None, OK, format!("`{shown}` is read by you only"));
     } else if !fix {
-        findings.add("modes", None, BAD, format!("`{shown}` can be read by others (mode {mode:o}); --fix changes that"));
+        findings.add(
+            "modes",
+            None,
+            BAD,
+            format!("`{shown}` can be read by others (mode {mode:o}); --fix changes that"),
+        );
     } else {
         match fs.make_private(path) {
-            Ok(()) => findings.add("modes", None, FIXED, format!("`{shown}` is read by you only, from now on")),
-            Err(error) => findings.add("modes", None, BAD, format!("cannot change the rights of `{shown}`: {error}")),
+            Ok(()) => {
+                findings.add("modes", None, FIXED, format!("`{shown}` is read by you only, from now on"))
+            }
+            Err(error) => {
+                findings.add("modes", None, BAD, format!("cannot change the rights of `{shown}`: {error}"))
+            }
         }
     }
 }
@@ -122,7 +132,8 @@ fn check_remote(context: &Context, files: &Files<'_>, remote: &Named, findings: 
 /// Whether the host's name can be resolved.
 fn check_name(service: &ServiceUrl, remote: &Named, findings: &mut Findings) -> bool {
     let Some((scheme, host)) = service.host_url().split_once("://") else { return true };
-    let has_port = host.rsplit_once(':').is_some_and(|(_, port)| port.bytes().all(|byte| byte.is_ascii_digit()));
+    let has_port =
+        host.rsplit_once(':').is_some_and(|(_, port)| port.bytes().all(|byte| byte.is_ascii_digit()));
     let port = if scheme == "https" { ":443" } else { ":80" };
     let name = if has_port { host.to_owned() } else { format!("{host}{port}") };
     match name.to_socket_addrs().map(Iterator::count) {
@@ -195,7 +206,8 @@ fn print(context: &Context, findings: Findings, ok: bool) -> Result<(), Failure>
         return Ok(ui.json(&json::Doctor { schema: json::DOCTOR, ok, checks: findings.0 })?);
     }
     for check in &findings.0 {
-        let remote = check.remote.as_deref().map(|name| format!("{}: ", sanitize::line(name))).unwrap_or_default();
+        let remote =
+            check.remote.as_deref().map(|name| format!("{}: ", sanitize::line(name))).unwrap_or_default();
         let message = sanitize::line(&check.message);
         let mark = match check.state {
             BAD => "XX",

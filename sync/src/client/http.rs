@@ -183,10 +183,8 @@ impl Http {
     }
 
     fn headers(&self, request: &Request<'_>) -> Result<HeaderMap, Lost> {
-        let unfit = |_| Lost {
-            error: Error::invalid("cannot send what is no text in a header"),
-            is_final: true,
-        };
+        let unfit =
+            |_| Lost { error: Error::invalid("cannot send what is no text in a header"), is_final: true };
         let mut headers = HeaderMap::new();
         if let Some((kind, _)) = &request.body {
             headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
@@ -283,7 +281,8 @@ impl Answer<'_> {
             return Ok(Some(std::mem::take(&mut self.rest)));
         }
         let response = &mut self.response;
-        let read = self.http.runtime.block_on(async { timeout(micros(IDLE_MICROS_MAX), response.chunk()).await });
+        let read =
+            self.http.runtime.block_on(async { timeout(micros(IDLE_MICROS_MAX), response.chunk()).await });
         match read {
             Ok(Ok(part)) => Ok(part),
             Ok(Err(error)) => Err(io::Error::other(with_causes(&error))),

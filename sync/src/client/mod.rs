@@ -38,12 +38,7 @@ pub struct Client {
 impl Client {
     /// Makes a client of the project at a URL; nothing is sent yet.
     pub fn open(env: &Env, url: &ServiceUrl, token: Option<Token>) -> Result<Client> {
-        Ok(Client {
-            http: Http::open(env, url.host_url())?,
-            url: url.clone(),
-            base: url.base_url(),
-            token,
-        })
+        Ok(Client { http: Http::open(env, url.host_url())?, url: url.clone(), base: url.base_url(), token })
     }
 
     /// The same, but each request is tried once: for questions whose answer is not worth a wait.

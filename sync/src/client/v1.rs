@@ -93,7 +93,8 @@ impl Client {
         match self.http.ask(&request).map_err(doing)? {
             Reply::Bad(refusal) if is_missing_route(resource, refusal.status, refusal.is_known) => Ok(None),
             reply => {
-                let page: Page = reply.good().map_err(doing)?.json(PAGE_BYTES_MAX, "a page").map_err(doing)?;
+                let page: Page =
+                    reply.good().map_err(doing)?.json(PAGE_BYTES_MAX, "a page").map_err(doing)?;
                 if page.items.len() > PAGE_ITEMS_MAX {
                     return Err(doing(nonsense("a page of the size that was asked for")));
                 }

@@ -9,9 +9,7 @@ use reqwest::Method;
 
 use super::http::{Answer, Reply, Request, Who, cut};
 use super::{Client, nonsense};
-use crate::limits::{
-    ANSWER_BYTES_MAX, QUESTION_IDS_MAX, RUNS_MAX, UPLOAD_CHUNK_BYTES_MAX,
-};
+use crate::limits::{ANSWER_BYTES_MAX, QUESTION_IDS_MAX, RUNS_MAX, UPLOAD_CHUNK_BYTES_MAX};
 use crate::wire::{
     ArrivalRun, ArrivalsBody, Caps, CommitRequest, CommittedBody, Cursor, FetchRequest, HoldsBody,
     HoldsRequest, OffsetBody, PartReader, ReconcileRequest, SymbolsBody,
@@ -143,8 +141,7 @@ impl Client {
                 }
                 reply => {
                     let answer = reply.good().map_err(doing)?;
-                    let body: OffsetBody =
-                        answer.json(ANSWER_BYTES_MAX, "an offset").map_err(doing)?;
+                    let body: OffsetBody = answer.json(ANSWER_BYTES_MAX, "an offset").map_err(doing)?;
                     total += length as u64;
                     body.offset
                 }

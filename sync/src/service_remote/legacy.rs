@@ -4,10 +4,10 @@
 //! are sent, so that what traces pin is there, and the newest pointer last. Each batch that is acknowledged counts: a
 //! push that is cut sends the others the next time.
 
+use agent_trace_store::event::Event;
 use agent_trace_store::progress::Progress;
 use agent_trace_store::record::TranscriptRecord;
 use agent_trace_store::seqs::EventSet;
-use agent_trace_store::event::Event;
 use agent_trace_store::{Error, Kind, ObjectId, Result, Store};
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
@@ -55,7 +55,9 @@ impl Service {
         let mut events = chosen(&selection)?;
         let unknown = events.iter().filter(|event| !Kind::KNOWN.contains(&event.fact.kind)).count();
         if unknown > 0 {
-            report.refused.push(format!("{unknown} records of unknown kind: protocol 1 has no place for them"));
+            report
+                .refused
+                .push(format!("{unknown} records of unknown kind: protocol 1 has no place for them"));
         }
         // The newest state of a conversation last: that protocol keeps the last.
         events.sort_by_key(|event| (event.fact.time, event.fact.objects[0]));
@@ -191,4 +193,3 @@ impl Sending<'_> {
 fn read(store: &Store, id: &ObjectId) -> Result<Vec<u8>> {
     store.read(id)
 }
-

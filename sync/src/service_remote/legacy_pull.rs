@@ -153,7 +153,8 @@ impl Taking<'_> {
                     return Ok(Some(newest));
                 }
                 // More than a page arrived in that moment: some of it cannot be asked for.
-                let what = format!("more than {PAGE_ITEMS_MAX} {kind} records of one moment: some may be missing");
+                let what =
+                    format!("more than {PAGE_ITEMS_MAX} {kind} records of one moment: some may be missing");
                 self.report.refused.push(what);
                 since = Some(newest.clone());
                 reached = Some(newest);
@@ -169,7 +170,9 @@ impl Taking<'_> {
         let mut asked = HashSet::new();
         let mut since: Option<String> = None;
         loop {
-            let Some(page) = self.client.page(Resource::CommitLinks, since.as_deref())? else { return Ok(()) };
+            let Some(page) = self.client.page(Resource::CommitLinks, since.as_deref())? else {
+                return Ok(());
+            };
             let mut is_new = false;
             for item in &page.items {
                 let Ok(link) = serde_json::from_str::<Value>(item.get()) else { continue };
@@ -238,7 +241,9 @@ impl Taking<'_> {
         }
         let Ok(theirs) = serde_json::from_slice::<Value>(canonical) else { return Ok(false) };
         for found in found.iter().filter(|found| found.event.fact.kind == kind) {
-            let Ok(ours) = serde_json::from_slice::<Value>(&self.store.read(&found.record())?) else { continue };
+            let Ok(ours) = serde_json::from_slice::<Value>(&self.store.read(&found.record())?) else {
+                continue;
+            };
             if says_the_same(kind, &ours, &theirs) {
                 return Ok(true);
             }
@@ -247,7 +252,8 @@ impl Taking<'_> {
     }
 
     fn conversation(&mut self, bytes: &[u8]) -> Result<()> {
-        let refuse = |report: &mut PullReport, why: &str| report.refused.push(format!("a conversation: {why}"));
+        let refuse =
+            |report: &mut PullReport, why: &str| report.refused.push(format!("a conversation: {why}"));
         let Ok(pointer) = serde_json::from_slice::<Pointer>(bytes) else {
             refuse(&mut self.report, "it cannot be read");
             return Ok(());
@@ -371,9 +377,7 @@ fn same(a: &Value, b: &Value) -> bool {
         (Value::String(a), Value::String(b)) => {
             a == b || matches!((Timestamp::parse(a), Timestamp::parse(b)), (Some(a), Some(b)) if a == b)
         }
-        (Value::Array(a), Value::Array(b)) => {
-            a.len() == b.len() && a.iter().zip(b).all(|(a, b)| same(a, b))
-        }
+        (Value::Array(a), Value::Array(b)) => a.len() == b.len() && a.iter().zip(b).all(|(a, b)| same(a, b)),
         (Value::Object(a), Value::Object(b)) => {
             a.len() == b.len() && a.iter().all(|(key, a)| b.get(key).is_some_and(|b| same(a, b)))
         }
@@ -396,7 +400,8 @@ mod tests {
         check(Kind::TRACE, json!({"id": "a", "n": 1}), json!({"id": "a", "n": 2}), false);
         check(Kind::TRACE, json!({"id": "a", "n": 1}), json!({"id": "a"}), false);
         check(Kind::LEDGER, json!({"f": [1, {"a": "x"}]}), json!({"f": [1, {"a": "x"}]}), true);
-        let link = json!({"commit_sha": "c", "trace_ids": ["t"], "created_at": "2026-01-01T00:00:00Z", "more": 1});
+        let link =
+            json!({"commit_sha": "c", "trace_ids": ["t"], "created_at": "2026-01-01T00:00:00Z", "more": 1});
         let theirs = json!({"commit_sha": "c", "trace_ids": ["t"], "files_changed": null, "created_at": "x"});
         check(Kind::COMMIT_LINK, link.clone(), theirs, true);
         check(Kind::COMMIT_LINK, link, json!({"commit_sha": "c", "trace_ids": ["t", "u"]}), false);

@@ -172,11 +172,7 @@ fn is_final(error: &Error) -> bool {
 }
 
 /// Notes what stands there after a commit.
-fn note_committed(
-    memory: &mut Memory,
-    pending: &Pending,
-    committed: &CommittedBody,
-) {
+fn note_committed(memory: &mut Memory, pending: &Pending, committed: &CommittedBody) {
     if let Some(cursor) = &mut memory.known.cursor {
         // Where nobody else came in between, all up to there is known.
         let is_next = committed.taken == pending.after.has.minus(&memory.state.has).len()

@@ -69,7 +69,10 @@ impl Service {
         let fits = body.reached.epoch == after.epoch
             && body.reached.position.checked_sub(after.position) == Some(count);
         if !fits || (count == 0 && body.newest != after.position) {
-            return Err(Error::corrupt(format!("`{}` lists arrivals that do not fit its positions", self.name)));
+            return Err(Error::corrupt(format!(
+                "`{}` lists arrivals that do not fit its positions",
+                self.name
+            )));
         }
         let runs = body.runs.iter();
         let runs = runs.map(|run| (run.writer, run.seq_first, run.seq_first + run.count - 1));

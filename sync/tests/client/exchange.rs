@@ -91,7 +91,7 @@ fn a_commit_whose_answer_is_lost_is_repeated_and_counts_once() {
     add(&stores[0], Kind::TRACE, (0..40).map(trace));
     let pushed = service(&env, &server).push(&stores[0], &full(), &Silent).unwrap();
     assert_eq!(pushed.sent[&Kind::TRACE], 40);
-    assert_eq!((project.lock().unwrap().position, project.lock().unwrap().batches.len()), (40, 1));
+    assert_eq!(project.lock().unwrap().counts(), (40, 1));
     service(&env, &server).pull(&stores[1], &PullOptions::default(), &Silent).unwrap();
     assert_eq!(records(&stores[0]), records(&stores[1]));
 }
@@ -122,7 +122,7 @@ fn a_push_that_was_cut_goes_on_with_the_same_commit() {
         *down.lock().unwrap() = false;
         let store = Store::open(&env, Path::new("/a")).unwrap();
         service(&env, &server).push(&store, &full(), &Silent).unwrap();
-        assert_eq!((project.lock().unwrap().position, project.lock().unwrap().batches.len()), (40, 1));
+        assert_eq!(project.lock().unwrap().counts(), (40, 1));
         let batches = batches.lock().unwrap();
         assert!(batches.iter().all(|batch| *batch == batches[0]), "another commit was made");
         let again = service(&env, &server).push(&store, &full(), &Silent).unwrap();

@@ -35,7 +35,10 @@ impl Rows {
             };
         }
         if let Some(sha256) = path.strip_prefix("/api/v1/blobs/") {
-            return self.blobs.get(sha256).map_or(Response::new(404, "{}"), |blob| Response::new(200, blob.clone()));
+            return self
+                .blobs
+                .get(sha256)
+                .map_or(Response::new(404, "{}"), |blob| Response::new(200, blob.clone()));
         }
         if path == "/api/v1/blobs" && self.takes_blobs {
             let sha256 = agent_trace_store::id::encode_hex(&Sha256::digest(&request.body));
@@ -44,7 +47,8 @@ impl Rows {
         }
         if let Some(commit) = path.strip_prefix("/api/v1/ledgers/") {
             let found = self.rows["ledgers"].iter().find(|(key, _, _)| key == commit);
-            return found.map_or(Response::new(404, "{}"), |(_, _, ledger)| Response::new(200, ledger.to_string()));
+            return found
+                .map_or(Response::new(404, "{}"), |(_, _, ledger)| Response::new(200, ledger.to_string()));
         }
         Response::new(404, "<html>not found</html>")
     }
@@ -66,13 +70,20 @@ impl Rows {
                 _ => &item["commit_sha"],
             };
             let key = key.as_str().unwrap().to_owned();
-            if resource == "conversations" && item.get("content").is_none() && item.get("content_b64").is_none() {
+            if resource == "conversations"
+                && item.get("content").is_none()
+                && item.get("content_b64").is_none()
+            {
                 assert!(self.blobs.contains_key(item["content_sha256"].as_str().unwrap()));
             }
             let arrived = time(self.posts);
             if resource == "ledgers" {
                 let link = json!({"commit_sha": key, "trace_ids": [], "files_changed": null});
-                self.rows.entry("commit-links".into()).or_default().push((key.clone(), arrived.clone(), link));
+                self.rows.entry("commit-links".into()).or_default().push((
+                    key.clone(),
+                    arrived.clone(),
+                    link,
+                ));
             }
             let rows = self.rows.entry(resource.to_owned()).or_default();
             rows.retain(|row| row.0 != key);
@@ -142,7 +153,9 @@ fn two_stores_converge_through_protocol_1() {
 fn rows_of_one_moment_are_not_lost_between_pages() {
     let (_disk, env, stores) = world(&["/a"]);
     let (rows, server) = start(true);
-    let all = (0..1600).map(|number| (number.to_string(), time(1 + number / 400), serde_json::from_slice(&trace(number as u32)).unwrap()));
+    let all = (0..1600).map(|number| {
+        (number.to_string(), time(1 + number / 400), serde_json::from_slice(&trace(number as u32)).unwrap())
+    });
     rows.lock().unwrap().rows.insert("traces".into(), all.collect());
     let pulled = service(&env, &server).pull(&stores[0], &PullOptions::default(), &Silent).unwrap();
     assert_eq!(pulled.taken[&Kind::TRACE], 1600);

@@ -39,8 +39,10 @@ pub fn trace(number: u32) -> Vec<u8> {
 }
 
 pub fn ledger(number: u32) -> Vec<u8> {
-    format!(r#"{{"commit_sha":"{number:040x}","created_at":"2026-02-01T00:00:00Z","files":{{}},"trace_ids":[]}}"#)
-        .into_bytes()
+    format!(
+        r#"{{"commit_sha":"{number:040x}","created_at":"2026-02-01T00:00:00Z","files":{{}},"trace_ids":[]}}"#
+    )
+    .into_bytes()
 }
 
 pub fn add(store: &Store, kind: Kind, records: impl IntoIterator<Item = Vec<u8>>) {

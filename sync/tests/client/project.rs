@@ -36,15 +36,19 @@ impl Project {
         Project { epoch, ..Project::default() }
     }
 
+    /// The newest position, and how many commits there were.
+    pub fn counts(&self) -> (u64, usize) {
+        (self.position, self.batches.len())
+    }
+
     pub fn answer(&mut self, request: &Request) -> Response {
         let path = request.path.trim_start_matches("/api/v2/acme/web/");
         match (request.method.as_str(), path) {
-            ("GET", "/api/v1/auth/whoami") => {
-                Response::new(200, r#"{"org_id":"1","org_slug":"acme","project_id_scope":"web","scopes":["read"]}"#)
-            }
-            ("GET", "/api/v2/caps") => {
-                Response::new(200, encode_json(&agent_trace_sync::wire::Caps::ours()))
-            }
+            ("GET", "/api/v1/auth/whoami") => Response::new(
+                200,
+                r#"{"org_id":"1","org_slug":"acme","project_id_scope":"web","scopes":["read"]}"#,
+            ),
+            ("GET", "/api/v2/caps") => Response::new(200, encode_json(&agent_trace_sync::wire::Caps::ours())),
             ("GET", "arrivals") => self.arrivals(request),
             ("POST", "holds") => self.holds(&HoldsRequest::decode(&request.body).unwrap()),
             ("POST", "commit") => self.commit(&CommitRequest::decode(&request.body).unwrap()),
@@ -67,7 +71,8 @@ impl Project {
             if Cursor::parse_epoch(&request.query["epoch"]).unwrap() != self.epoch || after > self.position {
                 return Response::new(409, r#"{"error":"another history","code":"epoch"}"#);
             }
-            body.runs = self.commits.iter().filter(|(at, _, _)| *at > after).map(|(_, run, _)| *run).collect();
+            body.runs =
+                self.commits.iter().filter(|(at, _, _)| *at > after).map(|(_, run, _)| *run).collect();
             body.tips = self.tips.values().copied().collect();
         }
         Response::new(200, body.encode())
@@ -126,7 +131,8 @@ impl Project {
             }
         }
         self.tips.extend(commit.tips.iter().map(|tip| (tip.writer, *tip)));
-        let done = CommittedBody { position: self.position, taken: self.position - before, forks: Vec::new() };
+        let done =
+            CommittedBody { position: self.position, taken: self.position - before, forks: Vec::new() };
         self.batches.insert(commit.batch, done.clone());
         Response::new(200, encode_json(&done))
     }

@@ -110,7 +110,10 @@ fn answers_are_bounded_and_cut_ones_are_no_answers() {
     let (_disk, env, stores) = world(&["/a"]);
     let pull = |response: Response| {
         let server = Server::start(move |request| match request.path.as_str() {
-            "/api/v2/caps" => Response::new(200, r#"{"protocols":[2],"name":"","version":"","limits":{"segment_bytes":1,"chunk_bytes":1,"ids":1,"segments":1}}"#),
+            "/api/v2/caps" => Response::new(
+                200,
+                r#"{"protocols":[2],"name":"","version":"","limits":{"segment_bytes":1,"chunk_bytes":1,"ids":1,"segments":1}}"#,
+            ),
             _ => response.clone(),
         });
         service(&env, &server).pull(&stores[0], &PullOptions::default(), &Silent).unwrap_err()
@@ -129,7 +132,8 @@ fn nobody_there_is_unavailable() {
     let (_disk, env, _) = world(&[]);
     let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let url = format!("http://{free}/acme/web");
-    let address = agent_trace_sync::address::RemoteUrl::parse(&url, agent_trace_sync::address::Plaintext::Loopback);
+    let address =
+        agent_trace_sync::address::RemoteUrl::parse(&url, agent_trace_sync::address::Plaintext::Loopback);
     let Ok(agent_trace_sync::address::RemoteUrl::Service(url)) = address else { panic!("it is a service") };
     let error = Client::open(&env, &url, None).unwrap().check_scope().unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unavailable);
