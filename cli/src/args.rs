@@ -1,6 +1,7 @@
 //! What can be written on the command line, as plain data; reading it does nothing else.
 
 mod admin;
+mod serve;
 
 use std::convert::Infallible;
 use std::ffi::OsString;
@@ -13,6 +14,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 pub(crate) use admin::{
     Admin, AdminOrg, AdminProject, AdminToken, OrgCreate, ProjectCreate, ProjectRemove, Service, TokenCreate,
 };
+pub(crate) use serve::Serve;
 
 /// The whole command line.
 #[derive(Clone, Debug, Parser)]
@@ -98,6 +100,8 @@ pub(crate) enum Command {
     /// Manage the orgs, projects and tokens of a service, in its data folder
     #[command(subcommand)]
     Admin(Admin),
+    /// Answer clients over HTTP, from a data folder of its own
+    Serve(Serve),
     /// Check every stored byte
     Verify,
     /// Compute the index again from the segments
