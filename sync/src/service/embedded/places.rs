@@ -141,7 +141,7 @@ pub(super) fn each_chosen(
     numbers: &[u32],
     each: &mut dyn FnMut(&Laid<'_>) -> Result<()>,
 ) -> Result<()> {
-    walk(source, numbers, |_, laid| each(&laid))
+    walk(source, numbers, |_, laid| each(laid))
 }
 
 /// A place as a set.
