@@ -10,7 +10,6 @@ use serde_json::Value;
 use support::PROGRAM;
 use tempfile::TempDir;
 
-#[allow(dead_code, reason = "each test uses a part of it")]
 mod support;
 
 const SECRET: &str = "the-admin-secret-of-the-tests";
@@ -26,7 +25,9 @@ impl Service {
     fn command(data: &Path) -> Command {
         let mut command = Command::new(PROGRAM);
         command.env_clear().env("AGENT_TRACE_ADMIN_SECRET", SECRET);
-        command.args(["--json", "serve", "--listen", "127.0.0.1:0", "--metrics", "127.0.0.1:0", "--data"]).arg(data);
+        command
+            .args(["--json", "serve", "--listen", "127.0.0.1:0", "--metrics", "127.0.0.1:0", "--data"])
+            .arg(data);
         command
     }
 
@@ -92,7 +93,9 @@ impl Service {
             let path = format!("/api/v1/sync/traces?project_id=web&limit=97{since}");
             let (status, page) = self.ask("GET", &path, token, "").unwrap();
             assert_eq!(status, 200, "{page}");
-            ids.extend(page["items"].as_array().unwrap().iter().map(|item| item["id"].as_str().unwrap().to_owned()));
+            ids.extend(
+                page["items"].as_array().unwrap().iter().map(|item| item["id"].as_str().unwrap().to_owned()),
+            );
             match page["max_timestamp"].as_str() {
                 Some(last) => since = format!("&since={}", last.replace('+', "%2B")),
                 None => return ids,
@@ -186,7 +189,8 @@ fn it_ends_well_when_it_is_told_to() {
     for signal in ["-TERM", "-INT"] {
         let mut service = Service::start(&dir.path().join("data"));
         let mut open = TcpStream::connect(&service.host).unwrap();
-        open.write_all(b"POST /api/v1/tokens/verify HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{").unwrap();
+        open.write_all(b"POST /api/v1/tokens/verify HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{")
+            .unwrap();
         // An idle connection keeps nothing up.
         let _idle = TcpStream::connect(&service.host).unwrap();
         while !service.requests_in_progress() {
@@ -210,7 +214,8 @@ fn a_data_folder_has_one_service() {
     assert_eq!(second.status.code(), Some(5), "{}", String::from_utf8_lossy(&second.stderr));
     let file = dir.path().join("secret");
     std::fs::write(&file, "x".repeat(5_000)).unwrap();
-    let long = Service::command(&dir.path().join("other")).arg("--admin-secret-file").arg(&file).output().unwrap();
+    let long =
+        Service::command(&dir.path().join("other")).arg("--admin-secret-file").arg(&file).output().unwrap();
     assert_eq!(long.status.code(), Some(2));
     let half = Service::command(&data).args(["--tls-cert", "x"]).output().unwrap();
     assert_eq!(half.status.code(), Some(2));
