@@ -4,11 +4,10 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io;
-use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
-use agent_trace_store::env::{Env, File};
+use agent_trace_store::env::File;
 use agent_trace_store::id::encode_hex;
 use agent_trace_store::json::{Reader, canonicalize};
 use agent_trace_store::seqs::EventSet;
