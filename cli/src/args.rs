@@ -1,6 +1,7 @@
 //! What can be written on the command line, as plain data; reading it does nothing else.
 
 mod admin;
+mod serve;
 
 use std::convert::Infallible;
 use std::ffi::OsString;
@@ -14,6 +15,7 @@ pub(crate) use admin::{
     Admin, AdminOrg, AdminProject, AdminProjectCreate, AdminToken, OrgCreate, ProjectRemove, Service,
     TokenCreate,
 };
+pub(crate) use serve::Serve;
 
 /// The whole command line.
 #[derive(Clone, Debug, Parser)]
@@ -104,6 +106,8 @@ pub(crate) enum Command {
     /// Manage the orgs, projects and tokens of a service, in its data folder
     #[command(subcommand)]
     Admin(Admin),
+    /// Answer clients over HTTP, from a data folder of its own
+    Serve(Serve),
     /// Check every stored byte
     Verify,
     /// Compute the index again from the segments

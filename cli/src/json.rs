@@ -26,6 +26,7 @@ pub(crate) const SYNC: &str = "agent-trace/sync/1";
 pub(crate) const ADMIN_ORG: &str = "agent-trace/admin-org/1";
 pub(crate) const ADMIN_PROJECT: &str = "agent-trace/admin-project/1";
 pub(crate) const ADMIN_TOKEN: &str = "agent-trace/admin-token/1";
+pub(crate) const SERVE: &str = "agent-trace/serve/1";
 pub(crate) const VERIFY: &str = "agent-trace/verify/1";
 pub(crate) const REINDEX: &str = "agent-trace/reindex/1";
 pub(crate) const COMPACT: &str = "agent-trace/compact/1";
@@ -304,6 +305,15 @@ pub(crate) struct Sync {
     pub(crate) schema: &'static str,
     pub(crate) push: Push,
     pub(crate) pull: Pull,
+}
+
+/// `serve`: where it listens.
+#[derive(Serialize)]
+pub(crate) struct Serve {
+    pub(crate) schema: &'static str,
+    pub(crate) url: String,
+    pub(crate) metrics: Option<String>,
+    pub(crate) admin_secret: Option<String>,
 }
 
 /// `admin org`: one line for each org.

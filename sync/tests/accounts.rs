@@ -593,10 +593,10 @@ mod archives {
     use super::*;
     use agent_trace_store::seqs::EventSet;
     use agent_trace_store::writer::Tip;
-    use agent_trace_store::{ObjectId, Result, SegmentId};
+    use agent_trace_store::{EventId, ObjectId, Result, SegmentId, Seq, WriterId};
     use agent_trace_sync::limits::ARCHIVES_OPEN_MAX;
     use agent_trace_sync::service::archive::{
-        Archive, Arrivals, Committed, Item, PageRow, Part, Reach, Resource, Stored,
+        Archive, ArrivalRun, Arrivals, Committed, Item, PageRow, Part, Reach, Resource, Stored,
     };
 
     /// Which folders are open; one may not be twice.
@@ -625,6 +625,17 @@ mod archives {
             unreachable!()
         }
         fn events(&self) -> Result<EventSet> {
+            unreachable!()
+        }
+        fn event_ids(&self, _: u64, _: &mut dyn FnMut(&EventId, &WriterId, Seq) -> Result<()>) -> Result<()> {
+            unreachable!()
+        }
+        fn fetch(
+            &self,
+            _: &[ArrivalRun],
+            _: &[EventId],
+            _: &mut dyn FnMut(Part<'_>) -> Result<()>,
+        ) -> Result<()> {
             unreachable!()
         }
         fn uploaded(&self, _: &TokenId, _: &SegmentId) -> Result<u64> {

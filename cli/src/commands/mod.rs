@@ -15,6 +15,7 @@ mod pull;
 mod push;
 mod reindex;
 mod remote;
+mod serve;
 mod show;
 mod stats;
 mod status;
@@ -110,6 +111,7 @@ pub(crate) fn run(context: &Context, command: &Command) -> Result<Done, Failure>
         Command::Sync(args) => sync::run(context, args),
         Command::Doctor(args) => doctor::run(context, args),
         Command::Admin(args) => admin::run(context, args),
+        Command::Serve(args) => serve::run(context, args),
         Command::Verify => verify::run(context),
         Command::Reindex => reindex::run(context),
         Command::Compact(args) => compact::run(context, args),

@@ -4,11 +4,10 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io;
-use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
-use agent_trace_store::env::{Env, File};
+use agent_trace_store::env::File;
 use agent_trace_store::id::encode_hex;
 use agent_trace_store::json::{Reader, canonicalize};
 use agent_trace_store::seqs::EventSet;
@@ -17,24 +16,25 @@ use agent_trace_store::{Error, ErrorKind, EventId, ObjectId, Result, SegmentId, 
 use agent_trace_sync::service::archive::{
     Archive, ArrivalRun, Arrivals, Committed, Item, PageRow, Part, Reach, Resource, Staging, Stored,
 };
+use agent_trace_sync::service::embedded::OpenArchive;
 use agent_trace_sync::service::grant::TokenId;
 use sha2::{Digest as _, Sha256};
+
+type Staged = HashMap<(TokenId, [u8; 32]), Vec<u8>>;
 
 pub(crate) const EPOCH: [u8; 16] = [7; 16];
 
 /// What all archives of a test share.
 #[derive(Default)]
 pub(crate) struct World {
-    staged: Mutex<HashMap<(TokenId, [u8; 32]), Vec<u8>>>,
+    staged: Mutex<Staged>,
     /// Whether pulls never end by themselves.
     pub(crate) is_endless: AtomicBool,
 }
 
 impl World {
     /// How an archive is opened; each folder has one.
-    pub(crate) fn opener(
-        self: &Arc<World>,
-    ) -> Box<dyn Fn(&Env, &Path) -> Result<Arc<dyn Archive>> + Send + Sync> {
+    pub(crate) fn opener(self: &Arc<World>) -> Box<OpenArchive> {
         let (world, all) = (self.clone(), Mutex::new(HashMap::new()));
         Box::new(move |_, path| {
             let mut all = all.lock().unwrap();

@@ -228,7 +228,7 @@ fn blobs_come_back_as_they_were_and_belong_to_their_token() {
     let service = Service::start();
     let token = service.token(0, None, &[Scope::Read, Scope::Write]);
     let colleague = service.token(0, None, &[Scope::Read, Scope::Write]);
-    let bytes: Vec<u8> = (0..3_000_000u32).map(|at| (at * 31 >> 3) as u8).collect();
+    let bytes: Vec<u8> = (0..3_000_000u32).map(|at| ((at * 31) >> 3).to_le_bytes()[0]).collect();
     let sha = encode_hex(&sha256(&bytes));
     let path = format!("/api/v1/blobs/{sha}");
     let head = |token: &str| service.ask(&Ask::new("HEAD", path.as_str()).token(token)).status;
