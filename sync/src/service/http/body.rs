@@ -227,6 +227,14 @@ pub(super) enum Spool {
 }
 
 impl Spool {
+    /// How many bytes there are.
+    pub(super) fn len(&self) -> u64 {
+        match self {
+            Spool::Memory(memory) => memory.bytes.len() as u64,
+            Spool::File(file) => file.bytes,
+        }
+    }
+
     /// What must be reserved to have it in memory, beyond what it takes now.
     pub(super) fn work_bytes(&self) -> usize {
         match self {

@@ -34,6 +34,8 @@ pub const RECORDS_MAX: u64 = 65_536;
 pub const ITEM_BYTES_MAX: usize = 16 << 20;
 /// Items of a v1 upload that are taken in as one batch.
 pub const BATCH_ITEM_BYTES_TARGET: usize = 4 << 20;
+/// How often the bytes of items are in memory at once while they are taken in: as sent, canonical, decoded, compressed.
+pub const ITEM_COPIES: usize = 4;
 /// Items that one answer lists as skipped; the rest are counted.
 pub const SKIPPED_SHOWN_MAX: usize = 1_000;
 /// Depth at which a body is no longer looked at; items are refused far before.
@@ -49,7 +51,7 @@ pub const PAGE_ROWS_AT_ONCE: usize = 100;
 /// A transcript at most this large stands in its pointer row, as agent-trace-cli sends it.
 pub const INLINE_BYTES_MAX: u64 = 256 << 10;
 /// Bodies that are held in memory while they come in; the next ones go to files.
-pub const RECEIVE_BYTES_MAX: usize = 32 << 20;
+pub const RECEIVE_BYTES_MAX: usize = 24 << 20;
 /// Bodies that are held in memory while they are worked on; further ones wait.
 pub const WORK_BYTES_MAX: usize = 64 << 20;
 /// Bodies that lie in files at once; further ones are put off.
@@ -63,7 +65,7 @@ pub const ANSWER_PIECE_BYTES: usize = 64 << 10;
 /// Answers that are streamed at once; further ones wait.
 pub const STREAMS_MAX: usize = 32;
 /// Requests that work on archives at once; further ones wait.
-pub const WORKERS_MAX: usize = 16;
+pub const WORKERS_MAX: usize = 8;
 /// Blobs that come in at once; further ones wait.
 pub const STAGERS_MAX: usize = 32;
 /// Wait for one of these.

@@ -14,7 +14,7 @@ use super::answer::{Json, Refusal, json};
 use super::body::Spool;
 use super::call::Call;
 use super::limits::{
-    BATCH_ITEM_BYTES_TARGET, ITEM_BYTES_MAX, RECORDS_BYTES_MAX, RECORDS_MAX, SKIPPED_SHOWN_MAX,
+    BATCH_ITEM_BYTES_TARGET, ITEM_BYTES_MAX, ITEM_COPIES, RECORDS_BYTES_MAX, RECORDS_MAX, SKIPPED_SHOWN_MAX,
 };
 use super::panicked;
 use super::scan::{Envelope, Items, Listed, ScanError, each_item, envelope};
@@ -85,7 +85,9 @@ async fn put(call: &mut Call, resource: Resource) -> Answer {
         Some(Listed::Items(items)) => items,
     };
     let item_bytes = usize::try_from(items.bytes_max).unwrap_or(usize::MAX).min(ITEM_BYTES_MAX);
-    let turn = call.state.turns.work(item_bytes + BATCH_ITEM_BYTES_TARGET).await?;
+    let whole = usize::try_from(spool.len()).unwrap_or(usize::MAX);
+    let held = (item_bytes + BATCH_ITEM_BYTES_TARGET).min(whole);
+    let turn = call.state.turns.work(held.saturating_mul(ITEM_COPIES)).await?;
     let token = call.grant().token.clone();
     let work = tokio::task::spawn_blocking(move || {
         let _turn = turn;
