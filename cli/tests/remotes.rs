@@ -118,7 +118,12 @@ impl World {
 
     fn with_input(&self, input: &[u8], args: &[&str]) -> Answer {
         let mut command = self.trace();
-        command.arg("remote").args(World::unasked(args)).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+            .arg("remote")
+            .args(World::unasked(args))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
         // One that refuses its arguments reads nothing.
         let _ = child.stdin.take().unwrap().write_all(input);
