@@ -25,7 +25,7 @@ use agent_trace_sync::manifest::Manifest;
 use agent_trace_sync::pull::{PullOptions, pull};
 use agent_trace_sync::push::{PushOptions, PushReport, push};
 use agent_trace_sync::remote::Remote;
-use agent_trace_sync::transport::{Folder, Transport};
+use agent_trace_sync::transport::{Folder, Outlet, Transport};
 use agent_trace_tests::{MemoryFile, commit_link, ledger, lines, summary, trace};
 
 use crate::check::Holding;
