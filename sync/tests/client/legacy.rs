@@ -153,8 +153,12 @@ fn two_stores_converge_through_protocol_1() {
 fn rows_of_one_moment_are_not_lost_between_pages() {
     let (_disk, env, stores) = world(&["/a"]);
     let (rows, server) = start(true);
-    let all = (0..1600).map(|number| {
-        (number.to_string(), time(1 + number / 400), serde_json::from_slice(&trace(u32::try_from(number).unwrap())).unwrap())
+    let all = (0..1600u32).map(|number| {
+        (
+            number.to_string(),
+            time(u64::from(1 + number / 400)),
+            serde_json::from_slice(&trace(number)).unwrap(),
+        )
     });
     rows.lock().unwrap().rows.insert("traces".into(), all.collect());
     let pulled = service(&env, &server).pull(&stores[0], &PullOptions::default(), &Silent).unwrap();
