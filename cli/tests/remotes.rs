@@ -353,23 +353,25 @@ fn plain_http_is_for_this_machine_or_asked_for_and_then_named() {
 }
 
 #[test]
-fn creating_needs_a_secret_and_says_what_this_version_cannot() {
+fn creating_needs_a_secret_and_a_service_that_answers() {
+    // Nobody listens there.
+    const SILENT: &str = "http://127.0.0.1:9/acme/widgets";
     let world = World::new();
     world
         .remote(&["add", "origin", SERVICE, "--create"])
         .fails(2, &["without a token", "AGENT_TRACE_ADMIN_SECRET"]);
     world.remote(&["add", "origin", SERVICE, "--name", "Widgets"]).fails(2, &["--create"]);
     let secret =
-        world.with_variable("AGENT_TRACE_ADMIN_SECRET", "s3cret", &["add", "origin", SERVICE, "--create"]);
-    let secret = secret.fails(11, &["folders only"]);
+        world.with_variable("AGENT_TRACE_ADMIN_SECRET", "s3cret", &["add", "origin", SILENT, "--create"]);
+    let secret = secret.fails(5, &[SILENT, "cannot connect"]);
     assert!(!secret.err.contains("s3cret"));
     assert!(!world.data("remotes.json").exists());
     world.remote(&["add", "team", &world.folder("team"), "--create", "--name", "x"]).fails(2, &["no name"]);
     world.remote(&["add", "team", &world.folder("team"), "--create"]).well();
     assert!(world.path("team/format").exists());
-    world.add("origin", SERVICE);
+    world.add("origin", SILENT);
     for command in ["push", "pull", "sync"] {
-        world.run(&[command, "--remote", "origin"]).fails(11, &[SERVICE, "folders only"]);
+        world.run(&[command, "--remote", "origin"]).fails(5, &[SILENT, "cannot connect"]);
     }
 }
 
