@@ -1,16 +1,18 @@
-//! Data in motion: remotes, push and pull.
+//! Data in motion: remotes, push and pull, the service and its client.
 //!
 //! ```text
-//! push   replay ─► select ─► collect ─► segments ─► manifest ─► own head
+//! push   replay ─► select ─► collect ─► segments ─► manifest ─► own head      (a folder)
+//!                                               └─► uploads ─► commit         (a service)
 //! pull   replay ─► fetch ─► check ─► take in
 //! ```
 //!
-//! A remote is a set of immutable segments, immutable manifests that list them, and one small signed head per writer
+//! A folder is a set of immutable segments, immutable manifests that list them, and one small signed head per writer
 //! that names its newest manifest. Only a head's writer replaces it, after what it names is there, so two pushers never
 //! meet and nothing needs compare-and-swap. A store that has replayed the heads knows every event and object the
-//! remote holds, and computes the difference itself.
+//! remote holds, and computes the difference itself. A service gives every arrival one position instead, so one number
+//! stands for all heads; both kinds of remote meet in `exchange`.
 //!
-//! Deliberately absent: encryption, sockets and services, which come behind the same `Transport`.
+//! Asynchronous only in `service::http` and inside `client`. Deliberately absent: encryption and buckets.
 
 pub mod limits;
 pub mod address;
