@@ -118,6 +118,15 @@ impl<'a> Taking<'a> {
         })
     }
 
+    /// Notes logs of which these tips stand elsewhere than here.
+    pub(crate) fn note_forks(&mut self, tips: &[Tip]) -> Result<()> {
+        let forked = forked_logs(self.store, &self.held, tips, &mut self.report)?;
+        for (place, ids) in forked {
+            self.forked.entry(place).or_default().extend(ids);
+        }
+        Ok(())
+    }
+
     /// Writers whose logs have forked.
     pub(crate) fn forked_writers(&self) -> BTreeSet<WriterId> {
         self.forked.keys().map(|(writer, _)| *writer).collect()
