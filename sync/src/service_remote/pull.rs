@@ -86,6 +86,7 @@ impl Service {
         taking.clear()?;
         for turn in 1.. {
             let before = taking.report.segments;
+            taking.asked = memory.known.missing.iter().copied().collect();
             let mut parts = memory.known.missing.chunks(QUESTION_IDS_MAX);
             let streamed =
                 parts.try_for_each(|ids| take_stream(self.client.fetch(&[], ids)?, taking, true, progress));

@@ -60,7 +60,7 @@ pub fn without_index(disk: &SimDisk, env: &Env, stores: Vec<Store>) -> (Store, S
     (store, stores.next().unwrap())
 }
 
-fn reopened(disk: &SimDisk, env: &Env) -> Store {
+pub fn reopened(disk: &SimDisk, env: &Env) -> Store {
     let index = |path: &Path| path.starts_with("/a") && path.ends_with("index.redb");
     let files: Vec<_> = disk.files().into_iter().filter(|path| index(path)).collect();
     assert_eq!(files.len(), 1);

@@ -14,7 +14,7 @@ use agent_trace_sync::service_remote::Service;
 use agent_trace_sync::take::PullOptions;
 use agent_trace_sync::token::Token;
 
-use crate::compare::without_index;
+use crate::compare::{reopened, without_index};
 use crate::{add, add_transcript, full, ledger, noise, records, trace, world};
 
 /// Runs as long as the test's process.
@@ -88,4 +88,34 @@ fn a_lost_cursor_is_found_again_by_what_differs() {
         client(&env, &at).pull(&b, &PullOptions::default(), &Silent).unwrap();
         assert_eq!(records(&a), records(&b));
     }
+}
+
+#[test]
+fn a_restored_store_without_its_index_takes_a_new_writer() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = start(&dir);
+    let (disk, env, stores) = world(&["/a", "/b"]);
+    add(&stores[0], Kind::TRACE, (0..2_000).map(trace));
+    client(&env, &at).push(&stores[0], &full(), &Silent).unwrap();
+    let files = || disk.files().into_iter().filter(|path| path.starts_with("/a")).collect::<Vec<_>>();
+    let saved: Vec<_> = files().into_iter().map(|path| (disk.read_file(&path).unwrap(), path)).collect();
+    add(&stores[0], Kind::TRACE, (10_000..10_010).map(trace));
+    client(&env, &at).push(&stores[0], &full(), &Silent).unwrap();
+    let mut stores = stores.into_iter();
+    drop(stores.next());
+    for path in files() {
+        disk.remove_file(&path);
+    }
+    for (content, path) in &saved {
+        disk.write_file(path, content);
+    }
+    let (a, b) = (reopened(&disk, &env), stores.next().unwrap());
+    add(&a, Kind::TRACE, (20_000..20_005).map(trace));
+    let pushed = client(&env, &at).push(&a, &full(), &Silent).unwrap();
+    assert_eq!((pushed.new_writer, pushed.sent[&Kind::TRACE]), (true, 5));
+    for store in [&a, &b] {
+        let pulled = client(&env, &at).pull(store, &PullOptions::default(), &Silent).unwrap();
+        assert_eq!(records(store).len(), 2_015, "{:?} {pulled:?}", store.dir());
+    }
+    assert_eq!(client(&env, &at).push(&a, &full(), &Silent).unwrap().sent.len(), 0);
 }
