@@ -1,4 +1,5 @@
-//! Events of a segment as they lie there: enough to choose by, without their ids and without copies of their text.
+//! Events of a segment as they lie there: enough to choose by, without copies of their text, and without their ids where
+//! those are not asked for.
 //!
 //! A push looks at every event that a remote lacks; as whole events, those of a large store would fill the memory.
 
@@ -6,10 +7,10 @@ use std::collections::HashSet;
 
 use agent_trace_store::event::{Laid, walk_events};
 use agent_trace_store::frame::Unpacker;
-use agent_trace_store::segment::Run;
+use agent_trace_store::segment::{EventsPlace, Run};
 use agent_trace_store::seqs::EventSet;
 use agent_trace_store::store::{Handle, read_events_raw};
-use agent_trace_store::{Error, Result, Seq, WriterId};
+use agent_trace_store::{Error, EventId, Result, Seq, WriterId};
 
 use crate::collect::Source;
 
@@ -43,6 +44,24 @@ pub fn walk(
         }
     }
     Ok(())
+}
+
+/// Hands over the events of one frame of a segment with their numbers and ids.
+pub fn each_id(
+    source: &Source,
+    place: &EventsPlace,
+    unpacker: &mut Unpacker,
+    each: &mut dyn FnMut(u32, &Laid<'_>, &EventId) -> Result<()>,
+) -> Result<()> {
+    let raw = read_events_raw(&source.handle, place.offset, unpacker)?;
+    let (mut number, mut last, mut encoding) = (place.first_event, EventId::NONE, Vec::new());
+    walk_events(&raw, |laid| {
+        let previous = laid.starts.unwrap_or(last);
+        last = laid.id(&previous, &mut encoding);
+        each(number, &laid, &last)?;
+        number += 1;
+        Ok(())
+    })
 }
 
 /// Takes the events of a segment out of a set, and returns their numbers, sorted.

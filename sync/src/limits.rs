@@ -59,6 +59,8 @@ pub const COMMIT_SEGMENTS_MAX: usize = 4_096;
 pub const SYMBOLS_MAX: usize = 262_144;
 /// Symbols that a reconciliation asks for first.
 pub const SYMBOLS_FIRST: usize = 256;
+/// Times that a reconciliation asks for symbols.
+pub const RECONCILE_ROUNDS_MAX: u32 = 16;
 /// Tips in one part of a stream.
 pub const PART_TIPS_MAX: usize = 4_096;
 /// What is read of a segment at once while it is sent.

@@ -91,7 +91,7 @@ fn unsigned(store: &Store, state: &State, mine: &EventSet) -> Result<EventSet> {
 }
 
 /// All segments with their events frames.
-fn sources(store: &Store, snapshot: &Snapshot) -> Result<Vec<Source>> {
+pub(crate) fn sources(store: &Store, snapshot: &Snapshot) -> Result<Vec<Source>> {
     let mut sources: Vec<Source> = snapshot.segments.sealed.iter().map(Source::sealed).collect();
     if let Some(open) = &snapshot.segments.open {
         let row = snapshot.rows.values().find(|row| row.nonce == open.header.nonce && row.id.is_none());

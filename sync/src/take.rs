@@ -3,17 +3,19 @@
 //! A large segment that is new as a whole is kept as it is; of others the new events go to the open segment. Taking the
 //! same in again changes nothing. Knows nothing of where segments come from.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use agent_trace_store::segments::Sealed;
 use agent_trace_store::seqs::EventSet;
 use agent_trace_store::writer::Tip;
-use agent_trace_store::{Error, ErrorKind, Kind, ObjectId, Result, SegmentId, Store, Timestamp, WriterId};
+use agent_trace_store::{
+    Error, ErrorKind, EventId, Kind, ObjectId, Result, SegmentId, Store, Timestamp, WriterId,
+};
 
 use crate::accept::{
-    ForkedIds, adopt, append, fork, give_way, goes_whole, new_events, runs_of, set_of, tips_for,
+    ForkedIds, Numbered, adopt, append, fork, give_way, goes_whole, new_events, runs_of, set_of, tips_for,
 };
 use crate::head::RemoteId;
 use crate::manifest::segment_key;
@@ -90,6 +92,8 @@ pub(crate) struct Taking<'a> {
     pub(crate) neighbours: Neighbours,
     pub(crate) held: EventSet,
     pub(crate) forked: ForkedIds,
+    /// Events that are asked for by id: they are not here, whatever stands at their places.
+    pub(crate) asked: HashSet<EventId>,
     pub(crate) report: PullReport,
 }
 
@@ -114,8 +118,18 @@ impl<'a> Taking<'a> {
             neighbours: Neighbours::of(store.index())?,
             held,
             forked,
+            asked: HashSet::new(),
             report,
         })
+    }
+
+    /// Notes logs of which these tips stand elsewhere than here.
+    pub(crate) fn note_forks(&mut self, tips: &[Tip]) -> Result<()> {
+        let forked = forked_logs(self.store, &self.held, tips, &mut self.report)?;
+        for (place, ids) in forked {
+            self.forked.entry(place).or_default().extend(ids);
+        }
+        Ok(())
     }
 
     /// Writers whose logs have forked.
@@ -177,9 +191,26 @@ impl<'a> Taking<'a> {
         self.report.refused.push(format!("`{}`: {error}", segment_key(id)));
     }
 
+    /// Adds events that are asked for and stand at places of others, the sides of a fork; says whether there are any.
+    fn add_asked(&mut self, checked: &Checked, events: &mut Vec<Numbered>) -> bool {
+        let count = events.len();
+        let signed = checked.events.iter().filter(|(_, _, number)| !checked.unsigned.contains(number));
+        for (event, id, number) in signed {
+            if !self.asked.remove(id) || events[..count].binary_search_by_key(number, |new| new.2).is_ok() {
+                continue;
+            }
+            self.report.forks.push(fork(&event.writer, event.seq.get()));
+            events.push((event.clone(), *id, *number));
+        }
+        let is_fork = events.len() > count;
+        events.sort_unstable_by_key(|(_, _, number)| *number);
+        is_fork
+    }
+
     /// Makes the new events of a checked segment part of the store.
     fn accept(&mut self, path: &Path, checked: &Checked) -> Result<()> {
         let mut events = new_events(checked, &self.held, &self.forked);
+        let is_fork = self.add_asked(checked, &mut events);
         if let Some(since) = self.since {
             events.retain(|(event, _, _)| event.fact.time >= since);
         }
@@ -195,7 +226,7 @@ impl<'a> Taking<'a> {
                 ids.insert(*id);
             }
         }
-        if goes_whole(&events, checked) {
+        if !is_fork && goes_whole(&events, checked) {
             adopt(self.store, path, &checked.sealed.id, tips)?;
         } else {
             append(self.store, &self.inbox, &checked.sealed, &[], events, tips)?;

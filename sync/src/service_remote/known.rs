@@ -5,12 +5,13 @@
 use std::collections::BTreeMap;
 
 use agent_trace_store::codec::{Decoder, Encoder, length_u32};
-use agent_trace_store::{Result, Store};
+use agent_trace_store::{EventId, Result, Store};
 
 use crate::head::RemoteId;
+use crate::limits::SYMBOLS_MAX;
 use crate::wire::Cursor;
 
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 const TEXT_BYTES_MAX: usize = 256;
 const RESOURCES_MAX: usize = 16;
 
@@ -30,8 +31,10 @@ pub(super) struct Known {
     pub(super) protocol: Option<Protocol>,
     /// How far arrivals have been replayed.
     pub(super) cursor: Option<Cursor>,
-    /// Up to where every arrival is here.
+    /// Up to where every arrival is here, but for those that are `missing`.
     pub(super) pulled: u64,
+    /// Events that stand there and not here, of which only the ids are known.
+    pub(super) missing: Vec<EventId>,
     /// By protocol 1, how far each resource has been pulled.
     pub(super) since: BTreeMap<u8, String>,
 }
@@ -58,6 +61,10 @@ impl Known {
         encoder.u8(VERSION).u8(protocol).u8(u8::from(self.cursor.is_some()));
         let cursor = self.cursor.unwrap_or(Cursor { epoch: [0; 16], position: 0 });
         encoder.put(&cursor.epoch).u64(cursor.position).u64(self.pulled);
+        encoder.u32(length_u32(self.missing.len()));
+        for id in &self.missing {
+            encoder.put(id.as_bytes());
+        }
         encoder.u32(length_u32(self.since.len()));
         for (resource, text) in &self.since {
             encoder.u8(*resource).prefixed(text.as_bytes());
@@ -78,6 +85,8 @@ impl Known {
         let is_there = decoder.u8()? == 1;
         let cursor = Cursor { epoch: decoder.array()?, position: decoder.u64()? };
         let pulled = decoder.u64()?;
+        let count = decoder.count(32, SYMBOLS_MAX)?;
+        let missing = (0..count).map(|_| Ok(EventId::from_bytes(decoder.array()?))).collect::<Result<_>>()?;
         let mut since = BTreeMap::new();
         for _ in 0..decoder.count(5, RESOURCES_MAX)? {
             let resource = decoder.u8()?;
@@ -85,7 +94,7 @@ impl Known {
             since.insert(resource, text);
         }
         decoder.finish()?;
-        Ok(Known { protocol, cursor: is_there.then_some(cursor), pulled, since })
+        Ok(Known { protocol, cursor: is_there.then_some(cursor), pulled, missing, since })
     }
 }
 
@@ -105,6 +114,7 @@ mod tests {
             protocol: Some(Protocol::Two),
             cursor: Some(Cursor { epoch: [3; 16], position: 9 }),
             pulled: 7,
+            missing: vec![EventId::from_bytes([5; 32]), EventId::from_bytes([6; 32])],
             since: BTreeMap::from([(1, "2026-01-01T00:00:00Z".to_owned())]),
         };
         for known in [known, Known::default()] {

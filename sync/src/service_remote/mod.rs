@@ -9,6 +9,7 @@
 //! knows every event there. What is chosen, how segments are made and how they are checked is the same as for a folder.
 //! By protocol 1 records go one by one, see `legacy`.
 
+mod compare;
 mod known;
 mod legacy;
 mod legacy_pull;

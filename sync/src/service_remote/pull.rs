@@ -9,10 +9,12 @@ use std::sync::Arc;
 use agent_trace_store::progress::Progress;
 use agent_trace_store::segments::Sealed;
 use agent_trace_store::seqs::EventSet;
+use agent_trace_store::writer::Tip;
 use agent_trace_store::{Error, ErrorKind, Kind, ObjectId, Result, SegmentId, Store};
 
+use super::compare::note_found;
 use super::{Memory, Service};
-use crate::limits::{ADOPT_BYTES_MIN, RUNS_MAX, STREAMS_MAX};
+use crate::limits::{ADOPT_BYTES_MIN, QUESTION_IDS_MAX, RUNS_MAX, STREAMS_MAX};
 use crate::take::{PullOptions, PullReport, Taking};
 use crate::wire::{ArrivalRun, Cursor, ErrorBody, Part, PartReader};
 
@@ -25,7 +27,10 @@ impl Service {
         options: &PullOptions,
         progress: &dyn Progress,
     ) -> Result<PullReport> {
-        let learned = self.replay(memory)?;
+        let learned = self.replay(store, memory)?;
+        if !memory.known.missing.is_empty() && !learned.is_compared {
+            note_found(store, memory)?;
+        }
         let mut report = PullReport::default();
         if learned.is_other_history {
             report.forks.push("the project's history is another than before".to_owned());
@@ -33,29 +38,69 @@ impl Service {
         let tips = memory.state.tips.clone();
         let mut taking = Taking::start(store, &self.id, options.since, tips, &learned.tips, report)?;
         let wanted = self.wanted(memory, &taking);
+        let count = wanted.len() + memory.known.missing.len() as u64;
         if options.dry_run {
-            if !wanted.is_empty() {
-                taking.report.taken.insert(Kind::from_number(0), wanted.len());
+            if count > 0 {
+                taking.report.taken.insert(Kind::from_number(0), count);
             }
             return Ok(taking.report);
         }
-        if !wanted.is_empty() {
+        let mut taken = Ok(());
+        if count > 0 {
             progress.start("pulling", None);
-            let taken = self.take_all(memory, &mut taking, wanted, progress);
+            taken = self.take_missing(memory, &mut taking, progress);
+            if taken.is_ok() && !wanted.is_empty() {
+                taken = self.take_all(memory, &mut taking, wanted, progress);
+            }
             progress.finish();
-            if let Err(error) = taken {
-                // What was replayed and taken in so far counts.
-                taking.end()?;
-                self.remember(store, memory)?;
-                return Err(error);
+        }
+        let rest = memory.state.has.minus(&taking.held);
+        // What was replayed and taken in so far counts, also where the rest did not come.
+        let report = taking.end()?;
+        if !memory.known.missing.is_empty() {
+            note_found(store, memory)?;
+        }
+        if taken.is_ok() {
+            if options.since.is_none() && report.refused.is_empty() {
+                // All that was asked for came: the service does not hold what did not.
+                memory.known.missing.clear();
+            }
+            if rest.is_empty() && memory.known.missing.is_empty() {
+                memory.known.pulled = memory.known.cursor.map_or(0, |cursor| cursor.position);
             }
         }
-        if memory.state.has.minus(&taking.held).is_empty() {
-            memory.known.pulled = memory.known.cursor.map_or(0, |cursor| cursor.position);
-        }
-        let report = taking.end()?;
         self.remember(store, memory)?;
-        Ok(report)
+        taken.map(|()| report)
+    }
+
+    /// Takes events of which only the ids are known.
+    fn take_missing(
+        &self,
+        memory: &mut Memory,
+        taking: &mut Taking<'_>,
+        progress: &dyn Progress,
+    ) -> Result<()> {
+        if memory.known.missing.is_empty() {
+            return Ok(());
+        }
+        taking.clear()?;
+        for turn in 1.. {
+            let before = taking.report.segments;
+            taking.asked = memory.known.missing.iter().copied().collect();
+            let mut parts = memory.known.missing.chunks(QUESTION_IDS_MAX);
+            let streamed =
+                parts.try_for_each(|ids| take_stream(self.client.fetch(&[], ids)?, taking, true, progress));
+            match streamed {
+                Err(error) if error.kind() == ErrorKind::Unavailable && turn < STREAMS_MAX => {
+                    if taking.report.segments == before {
+                        return Err(error);
+                    }
+                    note_found(taking.store, memory)?;
+                }
+                streamed => return streamed,
+            }
+        }
+        unreachable!("the last turn returns")
     }
 
     /// What is there and not here; of logs that have forked all, since the other side stands at the same places.
@@ -109,9 +154,10 @@ impl Service {
     ) -> Result<bool> {
         let cursor = memory.known.cursor.unwrap_or(Cursor { epoch: [0; 16], position: 0 });
         let pulled = Cursor { position: memory.known.pulled, ..cursor };
-        if wanted.len() == cursor.position - pulled.position {
+        let is_whole = memory.known.missing.is_empty();
+        if is_whole && wanted.len() == cursor.position - pulled.position {
             // All that came after a position, as it came.
-            take_stream(self.client.pull(&pulled)?, taking, progress)?;
+            take_stream(self.client.pull(&pulled)?, taking, false, progress)?;
             return Ok(true);
         }
         let runs: Vec<ArrivalRun> = wanted
@@ -119,7 +165,8 @@ impl Service {
             .flat_map(|(writer, log)| log.ranges().iter().map(move |range| (*writer, *range)))
             .map(|(writer, (first, last))| ArrivalRun { writer, seq_first: first, count: last - first + 1 })
             .collect();
-        take_stream(self.client.fetch(&runs[..runs.len().min(RUNS_MAX)], &[])?, taking, progress)?;
+        let runs_asked = &runs[..runs.len().min(RUNS_MAX)];
+        take_stream(self.client.fetch(runs_asked, &[])?, taking, false, progress)?;
         Ok(runs.len() <= RUNS_MAX)
     }
 }
@@ -127,17 +174,22 @@ impl Service {
 /// Segments that wait for objects that another brings.
 type Incomplete = Vec<(PathBuf, Arc<Sealed>, ObjectId)>;
 
+/// Takes a stream in. Where its tips were not replayed before, they may tell of forks.
 fn take_stream<R: Read>(
     mut stream: PartReader<R>,
     taking: &mut Taking<'_>,
+    are_tips_new: bool,
     progress: &dyn Progress,
 ) -> Result<()> {
     let mut incomplete = Incomplete::new();
     while let Some(part) = stream.read_part()? {
         match part {
             Part::Tips(tips) => {
+                tips.iter().try_for_each(Tip::verify)?;
+                if are_tips_new {
+                    taking.note_forks(&tips)?;
+                }
                 for tip in tips {
-                    tip.verify()?;
                     let known = taking.tips.entry(tip.writer).or_insert(tip);
                     if known.seq < tip.seq {
                         *known = tip;

@@ -28,7 +28,10 @@ impl Service {
         options: &PushOptions,
         progress: &dyn Progress,
     ) -> Result<PushReport> {
-        let learned = self.replay(memory)?;
+        let mut learned = self.replay(store, memory)?;
+        if !memory.known.missing.is_empty() {
+            self.look_for_missing(store, memory, &mut learned)?;
+        }
         let mut report = PushReport::default();
         if learned.is_other_history {
             report.gone_back.push("the project's history is another than before".to_owned());

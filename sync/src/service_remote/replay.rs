@@ -20,11 +20,14 @@ pub(super) struct Learned {
     pub(super) before: EventSet,
     /// Whether the history there is another than the one that was known.
     pub(super) is_other_history: bool,
+    /// Whether what is there was just compared with what is here.
+    pub(super) is_compared: bool,
 }
 
 impl Service {
-    /// Asks for all that arrived after the cursor.
-    pub(super) fn replay(&self, memory: &mut Memory) -> Result<Learned> {
+    /// Asks for all that arrived after the cursor. Without a cursor, compares what is there with what is here where that
+    /// costs less than to list all arrivals.
+    pub(super) fn replay(&self, store: &Store, memory: &mut Memory) -> Result<Learned> {
         let mut learned = Learned { before: memory.state.has.clone(), ..Learned::default() };
         loop {
             let after = memory.known.cursor;
@@ -42,7 +45,7 @@ impl Service {
                     forget(memory);
                 }
                 Arrived::Some(body) => {
-                    if self.take_arrivals(memory, &mut learned, after, &body)? {
+                    if self.take_arrivals(store, memory, &mut learned, after, &body)? {
                         return Ok(learned);
                     }
                 }
@@ -53,15 +56,23 @@ impl Service {
     /// Takes an answer in; true where there is no more.
     fn take_arrivals(
         &self,
+        store: &Store,
         memory: &mut Memory,
         learned: &mut Learned,
         after: Option<Cursor>,
         body: &ArrivalsBody,
     ) -> Result<bool> {
         let Some(after) = after else {
-            // Only how far arrivals go; they are listed from the first on.
+            // Only how far arrivals go.
+            if self.compare(store, memory, body.newest)? {
+                learned.before.clone_from(&memory.state.has);
+                learned.is_compared = true;
+                return Ok(true);
+            }
+            // They are listed from the first on.
             memory.state.has = EventSet::default();
             memory.known.pulled = 0;
+            memory.known.missing.clear();
             memory.known.cursor = Some(Cursor { epoch: body.reached.epoch, position: 0 });
             return Ok(body.newest == 0);
         };
@@ -116,4 +127,5 @@ fn forget(memory: &mut Memory) {
     memory.state = State { held, held_kinds, evaluated, ..State::default() };
     memory.known.cursor = None;
     memory.known.pulled = 0;
+    memory.known.missing.clear();
 }

@@ -1,9 +1,11 @@
 //! The client against services that answer rightly, wrongly, late, in part and not at all.
 #![allow(clippy::unwrap_used, missing_docs, unreachable_pub)]
 
+mod compare;
 mod exchange;
 mod legacy;
 mod project;
+mod real;
 mod refusals;
 mod server;
 

@@ -1,7 +1,7 @@
 //! A project of a service in memory, enough of it for a client: it numbers what arrives and gives it back as it came.
 //! It checks nothing; the real service's tests do that.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
@@ -9,10 +9,12 @@ use agent_trace_store::env::sim::SimDisk;
 use agent_trace_store::segments::Sealed;
 use agent_trace_store::seqs::EventSet;
 use agent_trace_store::writer::Tip;
-use agent_trace_store::{SegmentId, WriterId};
+use agent_trace_store::{EventId, SegmentId, WriterId};
+use agent_trace_sync::collect::{Source, chosen_events};
+use agent_trace_sync::reconcile::answer;
 use agent_trace_sync::wire::{
     ArrivalRun, ArrivalsBody, BatchId, CommitRequest, CommittedBody, Cursor, FetchRequest, HoldsBody,
-    HoldsRequest, OffsetBody, PartWriter, encode_json,
+    HoldsRequest, OffsetBody, PartWriter, ReconcileRequest, encode_json,
 };
 
 use crate::server::{Request, Response};
@@ -52,11 +54,15 @@ impl Project {
             ("GET", "arrivals") => self.arrivals(request),
             ("POST", "holds") => self.holds(&HoldsRequest::decode(&request.body).unwrap()),
             ("POST", "commit") => self.commit(&CommitRequest::decode(&request.body).unwrap()),
-            ("GET", "pull") => self.stream(|at, _| at > request.query["after"].parse().unwrap()),
+            ("POST", "reconcile") => self.reconcile(&ReconcileRequest::decode(&request.body).unwrap()),
+            ("GET", "pull") => self.stream(|at, _, _| at > request.query["after"].parse().unwrap()),
             ("POST", "fetch") => {
-                let wanted = FetchRequest::decode(&request.body).unwrap().runs;
-                let set = set_of(&wanted);
-                self.stream(|_, run| set_of(&[*run]).minus(&set).len() < run.count)
+                let FetchRequest { runs, ids } = FetchRequest::decode(&request.body).unwrap();
+                let set = set_of(&runs);
+                let named = |id: &SegmentId| {
+                    !ids.is_empty() && self.event_ids(id).iter().any(|event| ids.contains(event))
+                };
+                self.stream(|_, run, id| set_of(&[*run]).minus(&set).len() < run.count || named(id))
             }
             ("PUT" | "GET", upload) if upload.starts_with("uploads/") => self.upload(request),
             _ => Response::new(404, r#"{"error":"no such thing","code":"not_found"}"#),
@@ -76,6 +82,18 @@ impl Project {
             body.tips = self.tips.values().copied().collect();
         }
         Response::new(200, body.encode())
+    }
+
+    fn reconcile(&self, request: &ReconcileRequest) -> Response {
+        let ids: BTreeSet<EventId> = self.commits.iter().flat_map(|(_, _, id)| self.event_ids(id)).collect();
+        let taken_at = Cursor { epoch: self.epoch, position: self.position };
+        Response::new(200, answer(request, taken_at, ids.into_iter()).encode())
+    }
+
+    fn event_ids(&self, id: &SegmentId) -> Vec<EventId> {
+        let source = Source::sealed(&Arc::new(self.sealed(id)));
+        let numbers: Vec<u32> = (0..source.events).collect();
+        chosen_events(&source, &numbers).unwrap().into_iter().map(|(_, id, _)| id).collect()
     }
 
     fn holds(&self, question: &HoldsRequest) -> Response {
@@ -137,12 +155,12 @@ impl Project {
         Response::new(200, encode_json(&done))
     }
 
-    fn stream(&self, wanted: impl Fn(u64, &ArrivalRun) -> bool) -> Response {
+    fn stream(&self, wanted: impl Fn(u64, &ArrivalRun, &SegmentId) -> bool) -> Response {
         let mut writer = PartWriter::new(Vec::new());
         writer.tips(&self.tips.values().copied().collect::<Vec<_>>()).unwrap();
         let mut sent = Vec::new();
         for (at, run, id) in &self.commits {
-            if wanted(*at, run) && !sent.contains(id) {
+            if !sent.contains(id) && wanted(*at, run, id) {
                 let mut bytes = self.uploads[id].clone();
                 if self.spoils {
                     let middle = bytes.len() / 2;

@@ -60,6 +60,11 @@ impl Server {
         seen.iter().map(|request| format!("{} {}", request.method, request.path)).collect()
     }
 
+    /// Requests so far.
+    pub fn requests(&self) -> Vec<Request> {
+        self.seen.lock().unwrap().clone()
+    }
+
     /// The last request.
     pub fn last(&self) -> Request {
         self.seen.lock().unwrap().last().cloned().unwrap()

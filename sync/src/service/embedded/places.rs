@@ -2,17 +2,17 @@
 
 use std::sync::Arc;
 
-use agent_trace_store::event::{Laid, walk_events};
+use agent_trace_store::event::Laid;
 use agent_trace_store::frame::Unpacker;
 use agent_trace_store::segments::Sealed;
 use agent_trace_store::seqs::EventSet;
-use agent_trace_store::store::{Handle, read_events_raw};
+use agent_trace_store::store::Handle;
 use agent_trace_store::{EventId, Result, Seq, WriterId};
 
 use super::archive::Seen;
 use crate::accept::ForkedIds;
 use crate::collect::{Source, chosen_events};
-use crate::light::walk;
+use crate::light::{each_id, walk};
 
 /// Neighbours in one log and in one segment.
 #[derive(Clone, Copy, Debug)]
@@ -120,19 +120,8 @@ pub(super) fn each_event_of(
     source: &Source,
     each: &mut dyn FnMut(u32, &Laid<'_>, &EventId) -> Result<()>,
 ) -> Result<()> {
-    let (mut unpacker, mut encoding) = (Unpacker::new(), Vec::new());
-    for place in &source.frames {
-        let raw = read_events_raw(&source.handle, place.offset, &mut unpacker)?;
-        let (mut number, mut last) = (place.first_event, EventId::NONE);
-        walk_events(&raw, |laid| {
-            let previous = laid.starts.unwrap_or(last);
-            last = laid.id(&previous, &mut encoding);
-            each(number, &laid, &last)?;
-            number += 1;
-            Ok(())
-        })?;
-    }
-    Ok(())
+    let mut unpacker = Unpacker::new();
+    source.frames.iter().try_for_each(|place| each_id(source, place, &mut unpacker, each))
 }
 
 /// Hands over what some events of a segment say, without their ids.
