@@ -31,6 +31,7 @@ impl Service {
             match self.client.arrivals(after.as_ref())? {
                 Arrived::Unknown => {
                     // It spoke protocol 2 once; the next command asks again what it speaks.
+                    memory.known.protocol = None;
                     let message = format!("`{}` no longer speaks the protocol that it did", self.name);
                     return Err(Error::new(ErrorKind::Unavailable, message));
                 }
@@ -60,7 +61,7 @@ impl Service {
     ) -> Result<bool> {
         let Some(after) = after else {
             // Only how far arrivals go; they are listed from the first on.
-            memory.state.has = EventSet::default();
+            memory.state.has = std::mem::take(&mut memory.by_records);
             memory.known.pulled = 0;
             memory.known.cursor = Some(Cursor { epoch: body.reached.epoch, position: 0 });
             return Ok(body.newest == 0);
