@@ -159,4 +159,8 @@ impl Accounts for Embedded {
     fn archive(&self, project: &Project) -> Result<Arc<dyn Archive>> {
         self.archives.get(&self.env, &project.id, || self.book.archive_dir(project))
     }
+
+    fn archive_at_hand(&self, project: &Project) -> Option<Arc<dyn Archive>> {
+        self.archives.at_hand(&project.id)
+    }
 }
