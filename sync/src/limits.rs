@@ -114,6 +114,8 @@ pub const UPLOADS_OPEN_MAX: usize = 8;
 pub const UPLOADS_BYTES_MAX: u64 = 64 << 30;
 /// How long uploads, staged bytes and answers to commits are kept.
 pub const UPLOADS_KEPT_MICROS: i64 = 86_400_000_000;
+/// How often staged bytes that nobody has named are looked for.
+pub const STAGED_SWEEP_MICROS: u64 = 3_600_000_000;
 /// Blobs that a token may have staged.
 pub const STAGED_FILES_MAX: usize = 4_096;
 /// The same in bytes.

@@ -120,6 +120,8 @@ pub trait Accounts: Send + Sync {
     }
     /// The archive of a project; `NotFound` where it has been removed.
     fn archive(&self, project: &Project) -> Result<std::sync::Arc<dyn Archive>>;
+    /// The archive of a project, where asking for it costs nothing: one that is open already.
+    fn archive_at_hand(&self, project: &Project) -> Option<std::sync::Arc<dyn Archive>>;
 }
 
 /// How far a project's arrivals go. A cursor is an epoch and a position.

@@ -7,7 +7,8 @@
 //!
 //! A service numbers what arrives, so one position stands for all heads, and a store that has replayed up to the newest
 //! knows every event there. What is chosen, how segments are made and how they are checked is the same as for a folder.
-//! By protocol 1 records go one by one, see `legacy`.
+//! By protocol 1 records go one by one, see `legacy`; such a service is asked each time whether it speaks protocol 2 now,
+//! see `upgrade`.
 
 mod compare;
 mod known;
@@ -17,12 +18,14 @@ mod outbox;
 mod pull;
 mod push;
 mod replay;
+mod upgrade;
 
 use std::sync::Arc;
 
 use agent_trace_store::env::{Env, Lock, LockMode};
 use agent_trace_store::lock::lock;
 use agent_trace_store::progress::Progress;
+use agent_trace_store::seqs::EventSet;
 use agent_trace_store::{Result, Store};
 
 use crate::address::ServiceUrl;
@@ -71,10 +74,11 @@ impl Service {
         let _lock = self.lock(store)?;
         store.settle()?;
         let mut memory = self.remembered(store)?;
-        let report = match self.protocol(&mut memory.known)? {
-            Protocol::Two => self.push_segments(store, &mut memory, options, progress)?,
-            Protocol::One => self.push_records(store, &mut memory, options, progress)?,
+        let report = match self.protocol(store, &mut memory)? {
+            Protocol::Two => self.push_segments(store, &mut memory, options, progress),
+            Protocol::One => self.push_records(store, &mut memory, options, progress),
         };
+        let report = self.ask_again_later(store, &memory, report)?;
         Ok(PushReport { requests: self.client.requests(), ..report })
     }
 
@@ -84,23 +88,37 @@ impl Service {
         let _lock = self.lock(store)?;
         store.catch_up()?;
         let mut memory = self.remembered(store)?;
-        let report = match self.protocol(&mut memory.known)? {
-            Protocol::Two => self.pull_segments(store, &mut memory, options, progress)?,
-            Protocol::One => self.pull_records(store, &mut memory, options, progress)?,
+        let report = match self.protocol(store, &mut memory)? {
+            Protocol::Two => self.pull_segments(store, &mut memory, options, progress),
+            Protocol::One => self.pull_records(store, &mut memory, options, progress),
         };
+        let report = self.ask_again_later(store, &memory, report)?;
         Ok(PullReport { requests: self.client.requests(), ..report })
     }
 
-    /// Which protocol the service speaks: asked once, and again where it no longer answers to that.
-    fn protocol(&self, known: &mut Known) -> Result<Protocol> {
-        if let Some(protocol) = known.protocol {
-            return Ok(protocol);
+    /// Which protocol the service speaks. One that spoke protocol 2 is taken at its word until it no longer answers to
+    /// that; one that did not is asked every time, since it may have been replaced by a newer one.
+    fn protocol(&self, store: &Store, memory: &mut Memory) -> Result<Protocol> {
+        let before = memory.known.protocol;
+        if before == Some(Protocol::Two) {
+            return Ok(Protocol::Two);
         }
         let caps = self.client.caps()?;
         let protocol =
             if caps.is_some_and(|caps| caps.protocols.contains(&2)) { Protocol::Two } else { Protocol::One };
-        known.protocol = Some(protocol);
+        if (before, protocol) == (Some(Protocol::One), Protocol::Two) {
+            self.upgrade(store, memory)?;
+        }
+        memory.known.protocol = Some(protocol);
         Ok(protocol)
+    }
+
+    /// Forgets the protocol where an exchange found that it is not spoken any more.
+    fn ask_again_later<T>(&self, store: &Store, memory: &Memory, outcome: Result<T>) -> Result<T> {
+        if outcome.is_err() && memory.known.protocol.is_none() {
+            memory.known.save(store, &self.id)?;
+        }
+        outcome
     }
 
     fn lock(&self, store: &Store) -> Result<Box<dyn Lock>> {
@@ -110,7 +128,12 @@ impl Service {
 
     fn remembered(&self, store: &Store) -> Result<Memory> {
         let (state, known) = (State::load(store, &self.id)?, Known::load(store, &self.id)?);
-        Ok(Memory { saved: Some((state.clone(), known.clone())), state, known })
+        Ok(Memory {
+            saved: Some((state.clone(), known.clone())),
+            state,
+            known,
+            by_records: EventSet::default(),
+        })
     }
 
     /// Remembers what has been learned, if that is new.
@@ -133,4 +156,6 @@ struct Memory {
     state: State,
     known: Known,
     saved: Option<(State, Known)>,
+    /// Events whose records are there by protocol 1, between a change of protocol and the replay after it.
+    by_records: EventSet,
 }

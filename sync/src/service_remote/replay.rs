@@ -34,6 +34,7 @@ impl Service {
             match self.client.arrivals(after.as_ref())? {
                 Arrived::Unknown => {
                     // It spoke protocol 2 once; the next command asks again what it speaks.
+                    memory.known.protocol = None;
                     let message = format!("`{}` no longer speaks the protocol that it did", self.name);
                     return Err(Error::new(ErrorKind::Unavailable, message));
                 }
@@ -63,14 +64,16 @@ impl Service {
         body: &ArrivalsBody,
     ) -> Result<bool> {
         let Some(after) = after else {
-            // Only how far arrivals go.
+            // Only how far arrivals go. Records that went there one by one are there as events of the service.
+            let by_records = std::mem::take(&mut memory.by_records);
             if self.compare(store, memory, body.newest)? {
+                memory.state.has = memory.state.has.union(&by_records);
                 learned.before.clone_from(&memory.state.has);
                 learned.is_compared = true;
                 return Ok(true);
             }
             // They are listed from the first on.
-            memory.state.has = EventSet::default();
+            memory.state.has = by_records;
             memory.known.pulled = 0;
             memory.known.missing.clear();
             memory.known.cursor = Some(Cursor { epoch: body.reached.epoch, position: 0 });

@@ -1,13 +1,16 @@
 //! Protocol 1: pages, winners, bad items, transcripts.
 
+use std::path::Path;
+
 use agent_trace_store::env::sim::SimDisk;
 use agent_trace_store::record::TranscriptRecord;
 use agent_trace_store::{Kind, ObjectId, Timestamp};
-use agent_trace_sync::service::archive::{Archive, Item, PageRow, Resource, Staging};
-use agent_trace_sync::service::embedded::ProjectArchive;
+use agent_trace_sync::limits::{STAGED_SWEEP_MICROS, UPLOADS_KEPT_MICROS};
+use agent_trace_sync::service::archive::{Accounts, Archive, Item, PageRow, Resource, Staging};
+use agent_trace_sync::service::embedded::{Embedded, ProjectArchive};
 use agent_trace_sync::service::grant::TokenId;
 
-use crate::client::{Client, batch, ledger, lines, sha256, token, trace, trace_id, traces};
+use crate::client::{Client, batch, ledger, lines, noise, sha256, token, trace, trace_id, traces};
 use crate::{check_positions, open};
 
 fn item(text: &str) -> Item {
@@ -296,4 +299,29 @@ fn many_at_once_lose_nothing_and_repeat_nothing() {
     let mut reader = Client::new(&disk, "/reader");
     reader.pull(&archive, 0);
     assert_eq!(reader.records().len(), 6 * 80 + 10);
+}
+
+#[test]
+fn what_nobody_names_goes_while_the_service_runs() {
+    let disk = SimDisk::new(1);
+    let (service, staging) = Embedded::open(&disk.env(), Path::new("/data")).unwrap();
+    let (forgotten, newer) = (noise(1, 3_000), noise(2, 3_000));
+    staging.stage(&token(), &mut &forgotten[..], u64::MAX).unwrap();
+    disk.advance(UPLOADS_KEPT_MICROS.unsigned_abs() / 2);
+    staging.stage(&token(), &mut &newer[..], u64::MAX).unwrap();
+    let files = || disk.files().iter().filter(|path| path.starts_with("/data/staged")).count();
+    service.tend().unwrap();
+    assert_eq!(files(), 2, "neither is a day old");
+    disk.advance(UPLOADS_KEPT_MICROS.unsigned_abs() / 2 + 1);
+    service.tend().unwrap();
+    assert_eq!(files(), 1);
+    assert_eq!(staging.staged(&token(), &sha256(&newer)).unwrap(), Some(3_000));
+    // Bytes that were sent again are new again.
+    staging.stage(&token(), &mut &newer[..], u64::MAX).unwrap();
+    disk.advance(UPLOADS_KEPT_MICROS.unsigned_abs() - 1_000);
+    service.tend().unwrap();
+    assert_eq!(files(), 1);
+    disk.advance(STAGED_SWEEP_MICROS);
+    service.tend().unwrap();
+    assert_eq!(files(), 0);
 }

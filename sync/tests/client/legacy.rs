@@ -1,6 +1,7 @@
 //! Push and pull by protocol 1, against a service with the habits of agent-trace-service 1.1.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use agent_trace_store::progress::Silent;
@@ -9,6 +10,7 @@ use agent_trace_sync::take::PullOptions;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
+use crate::project::Shared;
 use crate::server::{Request, Response, Server};
 use crate::{add, add_transcript, full, ledger, noise, records, service, trace, world};
 
@@ -179,4 +181,55 @@ fn what_arrived_before_a_failure_stays() {
     assert!(service(&env, &server).pull(&stores[0], &PullOptions::default(), &Silent).is_err());
     let store = Store::open(&env, std::path::Path::new("/a")).unwrap();
     assert_eq!(records(&store).len(), 1);
+}
+
+#[test]
+fn a_service_that_was_upgraded_is_spoken_to_by_protocol_2() {
+    let (disk, env, stores) = world(&["/a", "/b", "/moved"]);
+    let (rows, project) = (Arc::new(Mutex::new(Rows::default())), Shared::default());
+    let speaks_2 = Arc::new(AtomicBool::new(false));
+    let (shared, moved, speaks) = (Arc::clone(&rows), Arc::clone(&project), Arc::clone(&speaks_2));
+    let server = Server::start(move |request| match speaks.load(Ordering::Relaxed) {
+        true => moved.lock().unwrap().answer(request),
+        false => shared.lock().unwrap().answer(request),
+    });
+    let push = |store: &Store| service(&env, &server).push(store, &full(), &Silent);
+    let pull = |store: &Store| service(&env, &server).pull(store, &PullOptions::default(), &Silent);
+    add(&stores[0], Kind::TRACE, (0..40).map(trace));
+    let content = noise(200_000);
+    add_transcript(&disk, &stores[0], "conversation-1", &content);
+    push(&stores[0]).unwrap();
+    pull(&stores[1]).unwrap();
+    let posts = rows.lock().unwrap().posts;
+    push(&stores[0]).unwrap();
+    let asked = |path: &str| server.seen().iter().filter(|seen| seen.ends_with(path)).count();
+    assert_eq!((asked("/api/v2/caps"), rows.lock().unwrap().posts), (3, posts), "asked each time");
+    // The new service has taken over what the old one held, but for two traces.
+    add(&stores[2], Kind::TRACE, (0..38).map(trace));
+    add_transcript(&disk, &stores[2], "conversation-1", &content);
+    let shared = Arc::clone(&project);
+    let direct = Server::start(move |request| shared.lock().unwrap().answer(request));
+    service(&env, &direct).push(&stores[2], &full(), &Silent).unwrap();
+    speaks_2.store(true, Ordering::Relaxed);
+    add(&stores[0], Kind::TRACE, [trace(90)]);
+    let pushed = push(&stores[0]).unwrap();
+    assert_eq!(pushed.sent, BTreeMap::from([(Kind::TRACE, 3)]), "what is there is not sent again");
+    assert_eq!(rows.lock().unwrap().posts, posts);
+    let again = push(&stores[0]).unwrap();
+    assert_eq!((again.sent.len(), again.requests), (0, 1), "and it is not asked any more");
+    for store in [&stores[1], &stores[0]] {
+        pull(store).unwrap();
+        assert_eq!(pull(store).unwrap().taken, BTreeMap::new());
+    }
+    let (first, second) = (records(&stores[0]), records(&stores[1]));
+    assert_eq!(first.len(), 42);
+    // The second has the transcript's record as protocol 1 told it too, with a time of its own.
+    assert!(first.iter().all(|record| second.contains(record)) && second.len() <= 43);
+    // It goes back: one command fails and says so, the next goes on from where protocol 1 was.
+    speaks_2.store(false, Ordering::Relaxed);
+    let error = pull(&stores[1]).unwrap_err();
+    assert!(error.to_string().contains("no longer speaks"), "{error}");
+    assert_eq!(pull(&stores[1]).unwrap().taken, BTreeMap::new());
+    let since = server.seen_queries("/api/v1/sync/traces");
+    assert!(since.last().unwrap().contains_key("since"), "the cursors of protocol 1 are lost");
 }

@@ -65,6 +65,12 @@ impl Server {
         self.seen.lock().unwrap().clone()
     }
 
+    /// The queries of requests for a path.
+    pub fn seen_queries(&self, path: &str) -> Vec<BTreeMap<String, String>> {
+        let seen = self.seen.lock().unwrap();
+        seen.iter().filter(|request| request.path == path).map(|request| request.query.clone()).collect()
+    }
+
     /// The last request.
     pub fn last(&self) -> Request {
         self.seen.lock().unwrap().last().cloned().unwrap()

@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use agent_trace_store::env::File;
@@ -30,6 +30,8 @@ pub(crate) struct World {
     staged: Mutex<Staged>,
     /// Whether pulls never end by themselves.
     pub(crate) is_endless: AtomicBool,
+    /// How many archives were opened.
+    pub(crate) opened: AtomicUsize,
 }
 
 impl World {
@@ -38,6 +40,7 @@ impl World {
         let (world, all) = (self.clone(), Mutex::new(HashMap::new()));
         Box::new(move |_, path| {
             let mut all = all.lock().unwrap();
+            world.opened.fetch_add(1, Ordering::Relaxed);
             let archive = all
                 .entry(path.to_owned())
                 .or_insert_with(|| Arc::new(FakeArchive { world: world.clone(), kept: Mutex::default() }));

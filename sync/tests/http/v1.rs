@@ -1,7 +1,11 @@
 //! Version 1 as its clients know it: bodies, statuses, the order of checks, pages, blobs.
 
+use std::sync::atomic::Ordering;
+
 use agent_trace_store::id::encode_hex;
+use agent_trace_sync::service::archive::Accounts;
 use agent_trace_sync::service::grant::Scope;
+use agent_trace_sync::service::http::limits::BLOB_ARCHIVES_OPENED_MAX;
 
 use crate::client::{Answer, Ask};
 use crate::fake::sha256;
@@ -264,6 +268,40 @@ fn blobs_come_back_as_they_were_and_belong_to_their_token() {
     let sent = service.ask(&chunked.body("3\r\nabc\r\n0\r\n\r\n"));
     assert_eq!((sent.status, sent.json()["size"].as_u64()), (201, Some(3)));
     assert_eq!(service.get("/api/v1/blobs/xyz", &token).status, 404);
+}
+
+#[test]
+fn a_hash_that_nobody_has_does_not_open_every_project() {
+    let service = Service::start();
+    let (writer, bytes) = (service.token(0, None, &[Scope::Read, Scope::Write]), b"of the first project");
+    let token = service.token(0, None, &[Scope::Read]);
+    let sha = encode_hex(&sha256(bytes));
+    let staged = service.ask(&Ask::new("POST", "/api/v1/blobs").token(&writer).body(bytes.to_vec()));
+    assert_eq!(staged.status, 201);
+    let pointer = format!(
+        r#"{{"project_id":"web","items":[{{"conversation_id":"c","content_sha256":"{sha}","size":20}}]}}"#
+    );
+    assert_eq!(service.post("/api/v1/sync/conversations", &writer, &pointer).status, 200);
+    for number in 0..100 {
+        service.accounts.create_project(&service.orgs[0], &format!("p{number}"), None, None).unwrap();
+    }
+    let opened = || service.world.opened.load(Ordering::Relaxed);
+    let ask = |path: &str, token: &str| {
+        let before = opened();
+        let status = service.ask(&Ask::new("HEAD", path).token(token)).status;
+        (status, opened() - before)
+    };
+    let none = format!("/api/v1/blobs/{}", encode_hex(&sha256(b"nobody's")));
+    let (status, count) = ask(&none, &token);
+    assert_eq!(status, 404);
+    assert!((1..=BLOB_ARCHIVES_OPENED_MAX).contains(&count), "{count} archives opened");
+    // The newest projects stand first, but what is open is looked at before any is opened.
+    let there = format!("/api/v1/blobs/{sha}");
+    assert_eq!(ask(&there, &token), (200, 0));
+    // Where the project is named it is the only one.
+    assert!(ask(&format!("/at/acme/p3{none}"), &token).1 <= 1);
+    assert_eq!(ask(&format!("/at/acme/p3{there}"), &token).0, 404);
+    assert_eq!(ask(&there, &service.token(0, Some("p1"), &[Scope::Read])).0, 404);
 }
 
 #[test]

@@ -68,6 +68,13 @@ impl Archives {
         Ok(opened)
     }
 
+    /// The archive of a project, if it is open. That is no use of it: a search does not decide what stays open.
+    pub(super) fn at_hand(&self, project: &str) -> Option<Arc<dyn Archive>> {
+        let slot = self.hold().by_project.get(project).map(|(slot, _)| Arc::clone(slot))?;
+        let archive = slot.hold();
+        archive.clone()
+    }
+
     /// Lets go of the archive of a project that is gone. Who still has it may finish.
     pub(super) fn forget(&self, project: &str) {
         let slot = self.hold().by_project.remove(project);

@@ -52,6 +52,8 @@ use archives::Archives;
 pub struct Embedded {
     env: Env,
     archives: Archives,
+    /// Tended with the accounts; not there where somebody else keeps what is staged.
+    staging: Option<Arc<StagedFiles>>,
     /// Last, since its lock goes when the archives are closed.
     book: AccountBook,
 }
@@ -70,13 +72,14 @@ impl Embedded {
             Ok(Arc::new(ProjectArchive::open_with(env, dir, shared.clone())?) as Arc<dyn Archive>)
         });
         let archives = Archives::new(open, ARCHIVES_OPEN_MAX);
-        Ok((Embedded { env: env.clone(), archives, book }, staging))
+        Ok((Embedded { env: env.clone(), archives, staging: Some(staging.clone()), book }, staging))
     }
 
     /// Opens a data folder, which is made where it is missing; archives are opened by `open`.
     pub fn open_with(env: &Env, dir: &Path, open: Box<OpenArchive>) -> Result<Embedded> {
         let book = AccountBook::open(env, dir, Missing::Create)?;
-        Ok(Embedded { env: env.clone(), archives: Archives::new(open, ARCHIVES_OPEN_MAX), book })
+        let archives = Archives::new(open, ARCHIVES_OPEN_MAX);
+        Ok(Embedded { env: env.clone(), archives, staging: None, book })
     }
 
     /// The accounts.
@@ -147,10 +150,17 @@ impl Accounts for Embedded {
     }
 
     fn tend(&self) -> Result<()> {
-        self.book.tend()
+        let tended = self.book.tend();
+        // One that fails does not keep the other from being done.
+        let swept = self.staging.as_ref().map_or(Ok(()), |staging| staging.sweep_sometimes());
+        tended.and(swept)
     }
 
     fn archive(&self, project: &Project) -> Result<Arc<dyn Archive>> {
         self.archives.get(&self.env, &project.id, || self.book.archive_dir(project))
+    }
+
+    fn archive_at_hand(&self, project: &Project) -> Option<Arc<dyn Archive>> {
+        self.archives.at_hand(&project.id)
     }
 }

@@ -4,6 +4,8 @@
 
 use std::io::Read;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use agent_trace_store::env::{Env, File};
 use agent_trace_store::id::{decode_hex, encode_hex};
@@ -13,7 +15,7 @@ use agent_trace_store::{Error, ErrorKind, Result};
 use sha2::{Digest, Sha256};
 
 use super::uploads::{folder_of, list};
-use crate::limits::{STAGED_BYTES_MAX, STAGED_FILES_MAX, UPLOADS_KEPT_MICROS};
+use crate::limits::{STAGED_BYTES_MAX, STAGED_FILES_MAX, STAGED_SWEEP_MICROS, UPLOADS_KEPT_MICROS};
 use crate::service::archive::Staging;
 use crate::service::grant::TokenId;
 
@@ -21,12 +23,18 @@ use crate::service::grant::TokenId;
 pub struct StagedFiles {
     env: Env,
     dir: PathBuf,
+    /// When it was last swept.
+    swept: AtomicU64,
+    /// Held while a file gets its name, and from looking at the age of one until it is gone: bytes that are sent again
+    /// are not removed as the old ones.
+    naming: Mutex<()>,
 }
 
 impl StagedFiles {
     /// Opens the folder, and removes what is older than a day or was never finished.
     pub fn open(env: &Env, dir: PathBuf) -> Result<StagedFiles> {
-        let staged = StagedFiles { env: env.clone(), dir };
+        let swept = AtomicU64::new(env.clock.monotonic_micros());
+        let staged = StagedFiles { env: env.clone(), dir, swept, naming: Mutex::new(()) };
         create_dir_durably(env, &staged.dir)
             .map_err(|error| Error::io(format!("cannot create `{}`", staged.dir.display()), error))?;
         for folder in list(env, &staged.dir)? {
@@ -46,6 +54,20 @@ impl StagedFiles {
         self.dir.join(folder_of(token)).join(encode_hex(sha256))
     }
 
+    fn naming(&self) -> MutexGuard<'_, ()> {
+        self.naming.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Sweeps where that was last done an hour ago.
+    pub(super) fn sweep_sometimes(&self) -> Result<()> {
+        let (now, swept) = (self.env.clock.monotonic_micros(), self.swept.load(Ordering::Relaxed));
+        if now.saturating_sub(swept) < STAGED_SWEEP_MICROS {
+            return Ok(());
+        }
+        self.swept.store(now, Ordering::Relaxed);
+        self.sweep()
+    }
+
     /// Removes what was staged more than a day ago.
     pub fn sweep(&self) -> Result<()> {
         let before = self.env.clock.now().plus_micros(-UPLOADS_KEPT_MICROS);
@@ -53,11 +75,16 @@ impl StagedFiles {
             let dir = self.dir.join(&folder);
             for entry in list(&self.env, &dir)?.iter().filter(|entry| !entry.starts_with('.')) {
                 let path = dir.join(entry);
-                if self.env.fs.metadata(&path).is_ok_and(|metadata| metadata.modified < before) {
-                    self.env
-                        .fs
-                        .remove(&path)
-                        .map_err(|error| Error::io(format!("cannot remove `{}`", path.display()), error))?;
+                let _naming = self.naming();
+                if !self.env.fs.metadata(&path).is_ok_and(|metadata| metadata.modified < before) {
+                    continue;
+                }
+                match self.env.fs.remove(&path) {
+                    Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                        return Err(Error::io(format!("cannot remove `{}`", path.display()), error));
+                    }
+                    // Or a pointer has just made it part of a project.
+                    _ => {}
                 }
             }
         }
@@ -136,7 +163,9 @@ impl Staging for StagedFiles {
         let aside = dir.join(format!(".{}", encode_hex(&nonce)));
         let written =
             self.write(&aside, bytes, bytes_max.min(OBJECT_BYTES_MAX)).and_then(|(sha256, length)| {
+                let naming = self.naming();
                 self.env.fs.rename(&aside, &self.path(token, &sha256)).map_err(doing)?;
+                drop(naming);
                 self.env.fs.sync_dir(&dir).map_err(doing)?;
                 Ok((sha256, length))
             });

@@ -14,7 +14,7 @@ use super::answer::{Json, Refusal, chain, empty, json};
 use super::body::{length, pump};
 use super::call::Call;
 use super::flow::{flow, unsent};
-use super::limits::BLOB_BYTES_MAX;
+use super::limits::{BLOB_ARCHIVES_OPENED_MAX, BLOB_BYTES_MAX};
 use super::{State, blocking, panicked};
 use crate::service::archive::{Archive, Project};
 use crate::service::grant::{Grant, Scope};
@@ -105,21 +105,43 @@ async fn find(call: &Call) -> Result<Option<(Place, u64)>, Refusal> {
         if let Some(size) = state.staging.staged(&grant.token, &sha256)? {
             return Ok(Some((Place::Staged(sha256), size)));
         }
-        for project in readable(&state, &grant, only.as_deref())? {
-            match state.accounts.archive(&project) {
-                Ok(archive) => {
-                    if let Some((id, size)) = archive.blob(&sha256)? {
-                        return Ok(Some((Place::Object(archive, id), size)));
-                    }
-                }
-                // Removed since it was listed.
-                Err(error) if error.kind() == ErrorKind::NotFound => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(None)
+        search(&state, &grant, only.as_deref(), &sha256)
     })
     .await
+}
+
+/// Looks in the project that is named, or else in those of the organisation: first those that are open, then a few more,
+/// so that a hash that nobody has does not open them all.
+fn search(
+    state: &State,
+    grant: &Grant,
+    only: Option<&str>,
+    sha256: &[u8; 32],
+) -> StoreResult<Option<(Place, u64)>> {
+    let mut closed = Vec::new();
+    for project in readable(state, grant, only)? {
+        match state.accounts.archive_at_hand(&project) {
+            Some(archive) => {
+                if let Some((id, size)) = archive.blob(sha256)? {
+                    return Ok(Some((Place::Object(archive, id), size)));
+                }
+            }
+            None => closed.push(project),
+        }
+    }
+    for project in closed.iter().take(BLOB_ARCHIVES_OPENED_MAX) {
+        match state.accounts.archive(project) {
+            Ok(archive) => {
+                if let Some((id, size)) = archive.blob(sha256)? {
+                    return Ok(Some((Place::Object(archive, id), size)));
+                }
+            }
+            // Removed since it was listed.
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(None)
 }
 
 fn readable(state: &State, grant: &Grant, only: Option<&str>) -> StoreResult<Vec<Project>> {

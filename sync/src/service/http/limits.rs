@@ -66,6 +66,8 @@ pub const ANSWER_PIECE_BYTES: usize = 64 << 10;
 pub const STREAMS_MAX: usize = 32;
 /// Requests that work on archives at once; further ones wait.
 pub const WORKERS_MAX: usize = 8;
+/// Archives that one search for a blob opens at most, beside those that are open.
+pub const BLOB_ARCHIVES_OPENED_MAX: usize = 8;
 /// Blobs that come in at once; further ones wait.
 pub const STAGERS_MAX: usize = 32;
 /// Wait for one of these.
