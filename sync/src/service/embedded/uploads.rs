@@ -137,8 +137,17 @@ impl Uploads {
         if ids.len() < UPLOADS_OPEN_MAX {
             return Ok(false);
         }
-        let is_part = |id: &&SegmentId| !matches!(self.segment(folder, id), Ok(Some(_)));
+        let is_part = |id: &&SegmentId| !self.is_whole(folder, id);
         Ok(ids.len() >= COMMIT_SEGMENTS_MAX || ids.iter().filter(is_part).count() >= UPLOADS_OPEN_MAX)
+    }
+
+    /// Whether an upload is a segment already. Looks and changes nothing: it may be written to just now, and bytes whose
+    /// length is still to be noted must stay.
+    fn is_whole(&self, folder: &str, id: &SegmentId) -> bool {
+        let path = self.path(folder, id);
+        let Ok(Some(bytes)) = length_of(&self.env, &path) else { return false };
+        let Ok(file) = self.env.fs.open(&path) else { return false };
+        file.len().is_ok_and(|there| there == bytes) && Sealed::from_file(file, bytes, *id).is_ok()
     }
 
     /// What all uploads take.
@@ -155,6 +164,16 @@ impl Uploads {
 
     /// An upload as a segment, cut to what is durable; `None` where there is none.
     pub(super) fn segment(&self, folder: &str, id: &SegmentId) -> Result<Option<(PathBuf, Sealed)>> {
+        let key = (folder.to_owned(), *id);
+        if !self.busy().insert(key.clone()) {
+            return Err(Error::new(ErrorKind::Unavailable, "another request is sending this segment"));
+        }
+        let found = self.segment_alone(folder, id);
+        self.busy().remove(&key);
+        found
+    }
+
+    fn segment_alone(&self, folder: &str, id: &SegmentId) -> Result<Option<(PathBuf, Sealed)>> {
         let path = self.path(folder, id);
         let Some(bytes) = length_of(&self.env, &path)? else { return Ok(None) };
         let doing = |error| Error::io(format!("cannot open `{}`", path.display()), error);
@@ -229,5 +248,40 @@ pub(super) fn list(env: &Env, dir: &Path) -> Result<Vec<String>> {
         Ok(entries) => Ok(entries.into_iter().filter_map(|entry| entry.name.into_string().ok()).collect()),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
         Err(error) => Err(Error::io(format!("cannot list `{}`", dir.display()), error)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use agent_trace_store::env::sim::SimDisk;
+
+    #[test]
+    fn a_new_upload_leaves_those_alone_that_are_written_to() {
+        let env = SimDisk::new(1).env();
+        let uploads = Uploads::open(&env, "/uploads".into()).unwrap();
+        let token = TokenId::new("t");
+        let id = |number: usize| SegmentId::from_bytes([u8::try_from(number).unwrap(); 32]);
+        for number in 0..UPLOADS_OPEN_MAX {
+            uploads.upload(&token, &id(number), 0, b"part").unwrap();
+        }
+        // As another request leaves it between its bytes and their length.
+        let path = uploads.path(&folder_of(&token), &id(3));
+        env.fs.open_write(&path).unwrap().write_all_at(b" of it", 4).unwrap();
+        let refused = uploads.upload(&token, &id(UPLOADS_OPEN_MAX), 0, b"part").unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::Unavailable);
+        assert_eq!(env.fs.metadata(&path).unwrap().bytes, 10);
+    }
+
+    #[test]
+    fn an_upload_that_is_written_to_is_not_cut() {
+        let env = SimDisk::new(1).env();
+        let uploads = Uploads::open(&env, "/uploads".into()).unwrap();
+        let (token, id) = (TokenId::new("t"), SegmentId::from_bytes([1; 32]));
+        uploads.upload(&token, &id, 0, b"part").unwrap();
+        uploads.busy().insert((folder_of(&token), id));
+        let refused = uploads.segment(&folder_of(&token), &id).map(|_| ()).unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::Unavailable);
     }
 }
