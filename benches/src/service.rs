@@ -31,7 +31,10 @@ pub(crate) fn run(options: &Options, report: &mut Report) -> Result<()> {
     let work = files::renew(&options.work.join("service"))?;
     report.text("Loopback without TLS, client and service on the same cores.");
     first_push(options, &work, report)?;
-    nothing_new(options, &work, report)?;
+    // A part that cannot go on does not stop the next.
+    if let Err(error) = nothing_new(options, &work, report) {
+        report.fail("push, nothing new", &error);
+    }
     ingest::run(options, &work, report)?;
     crowd::run(options, &work, report)?;
     grown(options, &work, report)?;
@@ -189,6 +192,10 @@ fn nothing_new(options: &Options, work: &Path, report: &mut Report) -> Result<()
     let first = measure::alternate(&mut first, 1, work);
     report.text(&format!("A store of {} records:", options.records()));
     report.table(&first);
+    if first.iter().any(|samples| samples.failed.is_some()) {
+        fresh.stop()?;
+        return Err("what comes after a first push that failed is not measured".into());
+    }
     let before = traffic(&fresh)?;
     let runs = if options.quick { options.runs() } else { RUNS_SHORT };
     let mut jobs = [Job::new("push, nothing new", |_| Ok(vec![ours.command(["push", "--full"])]))];
