@@ -68,10 +68,14 @@ impl Made {
 
 /// Writes `records` records into `dir`, which is created.
 pub(crate) fn generate(dir: &Path, records: u64, seed: u64) -> Result<Made> {
-    std::fs::create_dir_all(dir)?;
     let ledgers = records / 4;
-    let traces = records - 2 * ledgers;
-    let mut world = World::new(seed, records, traces);
+    generate_kinds(dir, records - 2 * ledgers, ledgers, seed)
+}
+
+/// Writes so many traces, and so many ledgers and commit-links, into `dir`, which is created.
+pub(crate) fn generate_kinds(dir: &Path, traces: u64, ledgers: u64, seed: u64) -> Result<Made> {
+    std::fs::create_dir_all(dir)?;
+    let mut world = World::new(seed, traces + 2 * ledgers, traces);
     let mut out = [open(dir, "traces.jsonl")?, open(dir, "ledgers.jsonl")?, open(dir, "commit-links.jsonl")?];
     let mut bytes = [0_u64; 3];
     let mut line = String::with_capacity(8_192);

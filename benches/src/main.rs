@@ -14,9 +14,12 @@
 mod bare;
 mod canonical;
 mod corpus;
+mod crowd;
 mod exchange;
 mod files;
 mod generate;
+mod ingest;
+mod layout;
 mod measure;
 mod ours;
 mod peers;
@@ -26,6 +29,8 @@ mod reconcile;
 mod records;
 mod recover;
 mod report;
+mod served;
+mod service;
 mod words;
 
 use std::path::{Path, PathBuf};
@@ -39,6 +44,8 @@ const RECORDS: u64 = 1_000_000;
 const RECORDS_QUICK: u64 = 20_000;
 const RUNS: u32 = 5;
 const RUNS_QUICK: u32 = 2;
+const TRANSCRIPTS: u64 = 2_000;
+const TRANSCRIPTS_QUICK: u64 = 60;
 
 /// Measures agent-trace and its peers on the same bytes.
 #[derive(Parser)]
@@ -61,6 +68,9 @@ struct Options {
     /// Synthetic records [default: 1000000, or 20000 with --quick]
     #[arg(long = "records", global = true, value_parser = clap::value_parser!(u64).range(1..))]
     records_given: Option<u64>,
+    /// Transcripts that are pushed to the service, of 0.67 MB on average [default: 2000, or 60 with --quick]
+    #[arg(long = "transcripts", global = true)]
+    transcripts_given: Option<u64>,
     /// Seed of the synthetic records
     #[arg(long, global = true, default_value_t = 7)]
     seed: u64,
@@ -73,6 +83,9 @@ struct Options {
     /// Folder with the real transcripts, unpacked
     #[arg(long, global = true, env = "AGENT_TRACE_CORPUS")]
     corpus: Option<PathBuf>,
+    /// The peer's program; without it, the one that `bench setup` installs
+    #[arg(long, global = true, env = "AGENT_TRACE_PEER")]
+    peer: Option<PathBuf>,
     /// Count a missed target as a failure
     #[arg(long, global = true)]
     strict: bool,
@@ -85,6 +98,10 @@ impl Options {
 
     fn records(&self) -> u64 {
         self.records_given.unwrap_or(if self.quick { RECORDS_QUICK } else { RECORDS })
+    }
+
+    fn transcripts(&self) -> u64 {
+        self.transcripts_given.unwrap_or(if self.quick { TRANSCRIPTS_QUICK } else { TRANSCRIPTS })
     }
 
     fn binary(&self) -> Result<&Path> {
@@ -106,12 +123,16 @@ enum Work {
     Questions,
     /// push and pull with a folder remote, against copying and reindex
     Sync,
+    /// push and pull with the service on loopback, against the peer's client and reindex
+    Service,
     /// Finding the difference of two sets of ids
     Reconcile,
     /// Opening after kill -9
     Recover,
     /// Makes synthetic records in DIR
     Generate { dir: PathBuf },
+    /// Makes a project in the layout of agent-trace-cli in DIR
+    Project { dir: PathBuf },
     /// The bare loop over the records in DIR
     Bare {
         dir: PathBuf,
@@ -148,6 +169,7 @@ fn run(work: &Work, options: &mut Options, report: &mut Report) -> Result<()> {
             print!("{}", generate::generate(dir, options.records(), options.seed)?.summary());
             return Ok(());
         }
+        Work::Project { dir } => return layout::generate(dir, options),
         Work::Bare { dir, threads } => {
             let done = bare::run(dir, *threads)?;
             println!(
@@ -175,11 +197,12 @@ type Section = fn(&Options, &mut Report) -> Result<()>;
 
 /// Runs the sections asked for; one that cannot go on does not stop the next.
 fn measured(work: &Work, options: &Options, report: &mut Report) {
-    let sections: [(&str, Section); 6] = [
+    let sections: [(&str, Section); 7] = [
         ("corpus", corpus::run),
         ("records", records::run),
         ("questions", questions::run),
         ("sync", exchange::run),
+        ("service", service::run),
         ("reconcile", reconcile::run),
         ("recover", recover::run),
     ];
@@ -188,6 +211,7 @@ fn measured(work: &Work, options: &Options, report: &mut Report) {
         Work::Records => "records",
         Work::Questions => "questions",
         Work::Sync => "sync",
+        Work::Service => "service",
         Work::Reconcile => "reconcile",
         Work::Recover => "recover",
         _ => "all",

@@ -50,17 +50,21 @@ fn environment(options: &Options) -> PathBuf {
     options.work.join("python")
 }
 
-fn program(options: &Options) -> PathBuf {
-    environment(options).join("bin/agent-trace")
+/// Where the peer's program is, or would be.
+pub(crate) fn program(options: &Options) -> PathBuf {
+    options.peer.clone().unwrap_or_else(|| environment(options).join("bin/agent-trace"))
 }
 
-struct Peer {
-    program: PathBuf,
-    work: PathBuf,
+/// The peer's program, with a home and a repository below a folder.
+pub(crate) struct Peer {
+    pub(crate) program: PathBuf,
+    pub(crate) work: PathBuf,
 }
 
 impl Peer {
-    fn fill(&self, dir: &Path) -> Result<()> {
+    /// A new home and repository, with the project of `dir` in it; transcripts are linked, since it never changes them.
+    pub(crate) fn fill(&self, dir: &Path) -> Result<()> {
+        files::remove(&self.work.join("home"))?;
         let repository = files::renew(&self.work.join("repository"))?;
         let git = |arguments: &[&str]| {
             let mut command = Command::new("git");
@@ -73,13 +77,18 @@ impl Peer {
         let projects = self.work.join("home/projects");
         let project = std::fs::read_dir(&projects)?.next().ok_or("the peer made no project")??.path();
         for entry in std::fs::read_dir(dir)? {
-            let entry = entry?;
-            std::fs::copy(entry.path(), project.join(entry.file_name()))?;
+            let (entry, target) = entry.map(|entry| (entry.path(), project.join(entry.file_name())))?;
+            if entry.is_dir() {
+                files::remove(&target)?;
+                std::os::unix::fs::symlink(entry, target)?;
+            } else {
+                std::fs::copy(entry, target)?;
+            }
         }
         Ok(())
     }
 
-    fn command(&self, arguments: &[&str]) -> Command {
+    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(&self.program);
         command.args(arguments).current_dir(self.work.join("repository"));
         command.env("HOME", &self.work).env("AGENT_TRACE_HOME", self.work.join("home"));
