@@ -155,8 +155,16 @@ pub struct Index {
     lock_path: PathBuf,
 }
 
-struct Backend {
+/// A file of the environment, as redb wants it: also for databases that are no index.
+pub struct Backend {
     file: Box<dyn File>,
+}
+
+impl Backend {
+    /// Takes a file, open for reading and writing.
+    pub fn new(file: Box<dyn File>) -> Backend {
+        Backend { file }
+    }
 }
 
 impl std::fmt::Debug for Backend {

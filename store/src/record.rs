@@ -613,7 +613,7 @@ fn write_member(key: &str, value: Option<&str>, out: &mut Vec<u8>) {
 }
 
 /// Says whether this is a SHA-256 as it is written: 64 hex digits, lower case.
-fn is_sha256(text: &str) -> bool {
+pub fn is_sha256(text: &str) -> bool {
     decode_hex(text, &mut [0; 32]) && !text.bytes().any(|byte| byte.is_ascii_uppercase())
 }
 

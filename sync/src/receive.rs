@@ -15,6 +15,8 @@ use agent_trace_store::segments::Sealed;
 use agent_trace_store::writer::Tip;
 use agent_trace_store::{Error, EventId, ObjectId, Result, Seq, Store, WriterId};
 
+use crate::tables::stands_in;
+
 /// Batches that are taken apart at once.
 const DIGEST_BATCHES: usize = 8;
 /// The same in bytes before compression.
@@ -214,15 +216,6 @@ fn missing_objects(store: &Store, digests: &[Digest]) -> Result<Vec<ObjectId>> {
     elsewhere.dedup();
     let held = store.contains_all(&elsewhere)?;
     Ok(elsewhere.into_iter().zip(held).filter(|(_, held)| !held).map(|(id, _)| id).collect())
-}
-
-fn stands_in(segments: &[Arc<Sealed>], id: &ObjectId) -> Result<bool> {
-    for sealed in segments {
-        if sealed.find(id)?.is_some() {
-            return Ok(true);
-        }
-    }
-    Ok(false)
 }
 
 /// Puts every object that comes in parts together and compares its hash.

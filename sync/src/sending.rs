@@ -25,7 +25,7 @@ use crate::limits::CUT_BYTES_MIN;
 use crate::remote::events_of;
 use crate::select::{Pick, Selection};
 use crate::state::{State, cache_dir};
-use crate::tables::{Tables, forget_table, keep_table, stray_tables};
+use crate::tables::{Tables, forget_table, keep_table, stands_in, stray_tables};
 use crate::transport::{Outlet, Upload};
 
 /// A segment that is sent.
@@ -278,15 +278,6 @@ impl<'a> Sending<'a> {
 
 fn made(ended: Ended<Box<dyn Upload>>) -> Outgoing {
     Outgoing { id: ended.id, bytes: ended.bytes, sent: 0, on_its_way: Some(Way::Made(Box::new(ended))) }
-}
-
-fn stands_in(segments: &[Arc<Sealed>], id: &ObjectId) -> Result<bool> {
-    for sealed in segments {
-        if sealed.find(id)?.is_some() {
-            return Ok(true);
-        }
-    }
-    Ok(false)
 }
 
 /// Segments that an earlier push made, that no head names, and whose events are all to be sent; their events are taken

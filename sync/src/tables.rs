@@ -89,6 +89,16 @@ pub fn remote_segment(
     Sealed::from_file(file, bytes, *segment).map(Arc::new)
 }
 
+/// Whether an object stands in one of these segments, by their tables.
+pub(crate) fn stands_in(segments: &[Arc<Sealed>], id: &ObjectId) -> Result<bool> {
+    for sealed in segments {
+        if sealed.find(id)?.is_some() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
 /// Keeps the footer of a segment that has been built.
 pub fn keep_table<S>(store: &Store, remote: &RemoteId, ended: &Ended<S>) -> Result<()> {
     let mut table = ended.header.to_vec();

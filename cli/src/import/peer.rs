@@ -115,7 +115,9 @@ fn find_blobs(walk: &mut Walk<'_>, dir: &Path, number: usize, layout: &mut Layou
             }
         };
         for blob in blobs {
-            let Some(sha256) = blob.name.to_str().filter(|name| !blob.is_dir && is_sha256(name)) else {
+            let Some(sha256) =
+                blob.name.to_str().filter(|name| !blob.is_dir && agent_trace_store::record::is_sha256(name))
+            else {
                 continue;
             };
             if walk.add(&folder.join(sha256), Role::Blob(number, sha256.to_owned())).is_some() {
@@ -137,10 +139,6 @@ fn read_index(walk: &mut Walk<'_>, path: &Path, layout: &mut Layout) {
         }
         Err(error) => walk.bad(usize::MAX, path, Some(error.line() as u64), format!("invalid JSON: {error}")),
     }
-}
-
-fn is_sha256(name: &str) -> bool {
-    name.len() == 64 && name.bytes().all(|digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f'))
 }
 
 impl Layout {

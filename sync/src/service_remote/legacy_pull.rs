@@ -276,7 +276,7 @@ impl Taking<'_> {
         };
         let sha256 = match (&inline, pointer.content_sha256) {
             (Some(bytes), _) => hex_sha256(bytes),
-            (None, Some(sha256)) if is_sha256(&sha256) => sha256,
+            (None, Some(sha256)) if record::is_sha256(&sha256) => sha256,
             (None, _) => {
                 refuse(&mut self.report, "it says nothing of its bytes");
                 return Ok(());
@@ -334,10 +334,6 @@ impl Taking<'_> {
         }
         Ok(false)
     }
-}
-
-fn is_sha256(text: &str) -> bool {
-    text.len() == 64 && text.bytes().all(|digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f'))
 }
 
 fn hex_sha256(bytes: &[u8]) -> String {

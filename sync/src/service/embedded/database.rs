@@ -7,8 +7,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
 use agent_trace_store::env::{Env, File};
+use agent_trace_store::index::Backend;
 use agent_trace_store::{Error, ErrorKind, Result};
-use redb::{Database, ReadTransaction, ReadableDatabase, StorageBackend, WriteTransaction};
+use redb::{Database, ReadTransaction, ReadableDatabase, WriteTransaction};
 
 /// An open database.
 pub(super) struct Opened {
@@ -49,7 +50,7 @@ impl Opened {
     }
 
     fn on(path: &Path, file: Box<dyn File>, cache_bytes: usize) -> Result<Opened> {
-        let backend = Backend { file };
+        let backend = Backend::new(file);
         let name = path.display().to_string();
         let database = guarded(&name, || {
             let mut builder = Database::builder();
@@ -94,38 +95,6 @@ impl Drop for Opened {
         let database = self.database.take();
         // What it fails to write when it closes, it repairs when it is opened.
         let _ = catch_unwind(AssertUnwindSafe(|| drop(database)));
-    }
-}
-
-struct Backend {
-    file: Box<dyn File>,
-}
-
-impl std::fmt::Debug for Backend {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Backend")
-    }
-}
-
-impl StorageBackend for Backend {
-    fn len(&self) -> std::io::Result<u64> {
-        self.file.len()
-    }
-
-    fn read(&self, offset: u64, out: &mut [u8]) -> std::io::Result<()> {
-        self.file.read_exact_at(out, offset)
-    }
-
-    fn set_len(&self, bytes: u64) -> std::io::Result<()> {
-        self.file.set_len(bytes)
-    }
-
-    fn sync_data(&self) -> std::io::Result<()> {
-        self.file.sync()
-    }
-
-    fn write(&self, offset: u64, data: &[u8]) -> std::io::Result<()> {
-        self.file.write_all_at(data, offset)
     }
 }
 

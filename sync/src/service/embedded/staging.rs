@@ -11,6 +11,7 @@ use agent_trace_store::env::{Env, File};
 use agent_trace_store::id::{decode_hex, encode_hex};
 use agent_trace_store::layout::create_dir_durably;
 use agent_trace_store::limits::OBJECT_BYTES_MAX;
+use agent_trace_store::record::is_sha256;
 use agent_trace_store::{Error, ErrorKind, Result};
 use sha2::{Digest, Sha256};
 
@@ -202,5 +203,5 @@ impl Staging for StagedFiles {
 /// Reads a SHA-256 as it is written: 64 hex digits in lower case.
 pub(super) fn parse_sha256(text: &str) -> Option<[u8; 32]> {
     let mut sha256 = [0; 32];
-    (decode_hex(text, &mut sha256) && !text.bytes().any(|byte| byte.is_ascii_uppercase())).then_some(sha256)
+    (is_sha256(text) && decode_hex(text, &mut sha256)).then_some(sha256)
 }
