@@ -19,7 +19,7 @@ use tokio::time::timeout;
 
 use super::nonsense;
 use super::refusal::Refusal;
-use super::retry::{Tries, passes};
+use super::retry::{Tries, asked_micros, passes};
 use crate::limits::{
     ANSWER_MICROS_MAX, CONNECT_MICROS_MAX, IDLE_MICROS_MAX, REFUSAL_BYTES_MAX, TRIES_MAX, WHOLE_MICROS_MAX,
     WORK_MICROS_MAX,
@@ -172,10 +172,8 @@ impl Http {
         }
         let location = answer.header(LOCATION.as_str());
         let date = answer.header(DATE.as_str());
-        let retry_after_micros = answer.header(RETRY_AFTER.as_str()).and_then(|text| {
-            // A date is not honoured: clocks differ.
-            text.trim().parse::<u64>().ok().map(|seconds| seconds.saturating_mul(1_000_000))
-        });
+        let retry_after_micros =
+            answer.header(RETRY_AFTER.as_str()).and_then(|text| asked_micros(&text, date.as_deref()));
         // What cannot be read of a refusal is not worth another failure.
         let body = answer.bytes(REFUSAL_BYTES_MAX).unwrap_or_default();
         let refusal = Refusal { retry_after_micros, date, ..Refusal::read(status, location, &body) };

@@ -40,4 +40,47 @@ pub(super) fn passes(status: u16) -> bool {
     matches!(status, 429 | 502 | 503 | 504)
 }
 
+/// How long a `Retry-After` asks to wait: a number of seconds, or a date.
+///
+/// A date is compared with the `Date` of the same answer and never with a clock of this machine, since the two may
+/// differ; without one it says nothing. One that has passed asks for no wait.
+pub(super) fn asked_micros(retry_after: &str, date: Option<&str>) -> Option<u64> {
+    let text = retry_after.trim();
+    if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
+        // What does not fit is longer than anybody waits.
+        return Some(text.parse::<u64>().unwrap_or(u64::MAX).saturating_mul(1_000_000));
+    }
+    let then = httpdate::parse_http_date(text).ok()?;
+    let now = httpdate::parse_http_date(date?.trim()).ok()?;
+    let wait = then.duration_since(now).unwrap_or_default();
+    Some(u64::try_from(wait.as_micros()).unwrap_or(u64::MAX))
+}
+
 const _: () = assert!(BACKOFF_MICROS_LEAST >= 2 && BACKOFF_MICROS_LEAST <= BACKOFF_MICROS_MOST);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wait_is_a_number_or_a_date_beside_the_date_of_the_answer() {
+        const NOW: &str = "Sun, 06 Nov 1994 08:49:37 GMT";
+        let check = |text: &str, date: Option<&str>, expected: Option<u64>| {
+            assert_eq!(asked_micros(text, date), expected, "{text} {date:?}");
+        };
+        check("7", None, Some(7_000_000));
+        check(" 0 ", Some(NOW), Some(0));
+        check("99999999999999999999999", None, Some(u64::MAX));
+        check("Sun, 06 Nov 1994 08:49:49 GMT", Some(NOW), Some(12_000_000));
+        check("Sunday, 06-Nov-94 08:49:49 GMT", Some(NOW), Some(12_000_000));
+        check("Sun Nov  6 08:49:49 1994", Some(NOW), Some(12_000_000));
+        check("Mon, 07 Nov 1994 08:49:37 GMT", Some(NOW), Some(86_400_000_000));
+        check("Sun, 06 Nov 1994 08:49:37 GMT", Some(NOW), Some(0));
+        check("Sat, 05 Nov 1994 08:49:37 GMT", Some(NOW), Some(0));
+        check("Sun, 06 Nov 1994 08:49:49 GMT", None, None);
+        check("Sun, 06 Nov 1994 08:49:49 GMT", Some("now"), None);
+        for odd in ["", "-1", "1.5", "+7", "soon", "Sun, 99 Nov 1994 08:49:49 GMT"] {
+            check(odd, Some(NOW), None);
+        }
+    }
+}

@@ -88,6 +88,33 @@ fn a_busy_service_is_waited_for() {
 }
 
 #[test]
+fn a_date_to_wait_for_is_taken_by_the_clock_of_the_service() {
+    let (_disk, env, _) = world(&[]);
+    // Neither is near what this machine takes for now.
+    let dates = |after: &'static str| {
+        let count = AtomicU32::new(0);
+        Server::start(move |_| match count.fetch_add(1, Ordering::Relaxed) {
+            0 => {
+                let mut response = Response::new(503, "");
+                response.headers.push(("date", "Sun, 06 Nov 1994 08:49:37 GMT".to_owned()));
+                response.headers.push(("retry-after", after.to_owned()));
+                response
+            }
+            _ => whoami(r#"{"org_slug":"acme"}"#),
+        })
+    };
+    let soon = dates("Sun, 06 Nov 1994 08:49:57 GMT");
+    let before = env.clock.monotonic_micros();
+    service(&env, &soon).check_scope().unwrap();
+    let waited = env.clock.monotonic_micros() - before;
+    assert!((20_000_000..22_000_000).contains(&waited), "{waited}");
+    // Too far off to be waited for.
+    let late = dates("Sun, 06 Nov 1994 08:50:37 GMT");
+    assert!(service(&env, &late).check_scope().is_err());
+    assert_eq!(late.seen().len(), 1);
+}
+
+#[test]
 fn no_redirect_is_followed() {
     let (_disk, env, stores) = world(&["/a"]);
     let elsewhere = Server::start(|_| whoami(r#"{"org_slug":"acme"}"#));
