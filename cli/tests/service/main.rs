@@ -1,0 +1,8 @@
+//! The real service and real clients: killed, cut off from each other, misconfigured, over TLS.
+#![allow(clippy::unwrap_used, clippy::disallowed_methods, clippy::print_stderr, missing_docs)]
+
+mod asked;
+mod scripted;
+#[path = "../support/mod.rs"]
+mod support;
+mod world;
