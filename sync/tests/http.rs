@@ -7,6 +7,10 @@ mod client;
 mod fake;
 #[path = "http/service.rs"]
 mod service;
+#[path = "http/matrix.rs"]
+mod matrix;
+#[path = "http/real.rs"]
+mod real;
 #[path = "http/tenants.rs"]
 mod tenants;
 #[path = "http/v1.rs"]

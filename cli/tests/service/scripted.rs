@@ -5,7 +5,11 @@ use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 
 /// What a script answers: a status, headers, a body.
-pub(crate) struct Reply(pub(crate) u16, pub(crate) &'static [(&'static str, &'static str)], pub(crate) String);
+pub(crate) struct Reply(
+    pub(crate) u16,
+    pub(crate) &'static [(&'static str, &'static str)],
+    pub(crate) String,
+);
 
 /// A server that lives as long as the test's process.
 pub(crate) struct Scripted {

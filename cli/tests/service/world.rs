@@ -128,7 +128,10 @@ impl Drop for Service {
         let _ = self.child.wait();
         if std::thread::panicking() {
             let log = self.log();
-            eprintln!("the service said: {}", &log[log.floor_char_boundary(log.len().saturating_sub(3_000))..]);
+            eprintln!(
+                "the service said: {}",
+                &log[log.floor_char_boundary(log.len().saturating_sub(3_000))..]
+            );
         }
     }
 }
@@ -152,7 +155,9 @@ pub(crate) fn ask(
     stream.read_to_end(&mut answer).ok()?;
     let answer = String::from_utf8(answer).ok()?;
     let (head, body) = answer.split_once("\r\n\r\n")?;
-    let told = head.lines().find_map(|line| line.to_ascii_lowercase().strip_prefix("content-length: ")?.parse().ok());
+    let told = head
+        .lines()
+        .find_map(|line| line.to_ascii_lowercase().strip_prefix("content-length: ")?.parse().ok());
     let is_whole = told.is_none_or(|length: usize| body.len() == length);
     is_whole.then_some((head.split(' ').nth(1)?.parse().ok()?, body.to_owned()))
 }
