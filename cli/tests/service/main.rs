@@ -1,7 +1,12 @@
 //! The real service and real clients: killed, cut off from each other, misconfigured, over TLS.
-#![allow(clippy::unwrap_used, clippy::disallowed_methods, clippy::print_stderr, missing_docs)]
+#![allow(dead_code, clippy::unwrap_used, clippy::disallowed_methods, clippy::print_stderr, missing_docs)]
 
 mod asked;
+mod held;
+mod killed;
+#[path = "../peer/layout.rs"]
+mod layout;
+mod proxy;
 mod scripted;
 #[path = "../support/mod.rs"]
 mod support;

@@ -110,8 +110,14 @@ impl Service {
 
     /// A request of the admin, which must succeed.
     pub(crate) fn admin(&self, path: &str, body: &Value) -> Value {
-        let (status, answer) =
-            ask(self.address, "POST", path, &format!("X-Admin-Secret: {SECRET}"), &body.to_string()).unwrap();
+        let (status, answer) = ask(
+            self.address,
+            "POST",
+            path,
+            &format!("X-Admin-Secret: {SECRET}"),
+            body.to_string().as_bytes(),
+        )
+        .unwrap();
         assert!(status == 200 || status == 201, "{path}: {status} {answer}");
         serde_json::from_str(&answer).unwrap()
     }
@@ -142,7 +148,7 @@ pub(crate) fn ask(
     method: &str,
     path: &str,
     header: &str,
-    body: &str,
+    body: &[u8],
 ) -> Option<(u16, String)> {
     let mut stream = TcpStream::connect(to).ok()?;
     stream.set_read_timeout(Some(HANGS)).unwrap();
@@ -150,7 +156,7 @@ pub(crate) fn ask(
     // By HTTP 1.0 the answer does not come in chunks.
     let head = format!("{method} {path} HTTP/1.0\r\nHost: x\r\n{header}\r\nContent-Length: {length}\r\n\r\n");
     stream.write_all(head.as_bytes()).ok()?;
-    stream.write_all(body.as_bytes()).ok()?;
+    stream.write_all(body).ok()?;
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer).ok()?;
     let answer = String::from_utf8(answer).ok()?;
