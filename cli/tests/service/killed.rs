@@ -13,7 +13,7 @@ use crate::held::assert_holds;
 use crate::layout::{Layout, Size, sha256};
 use crate::proxy::Proxy;
 use crate::support::Random;
-use crate::world::{Machine, Service, ask};
+use crate::world::{Machine, Service, ask, import};
 
 /// How often it is killed; `AGENT_TRACE_SERVICE_KILLS` gives another number.
 const KILLS: usize = 50;
@@ -163,15 +163,6 @@ fn until_done(machine: &Machine, arguments: &[&str]) {
         }
     }
     panic!("{arguments:?} is never done");
-}
-
-/// Takes a part into a store.
-fn import(machine: &Machine, part: &Layout) {
-    let folder = machine.path("part");
-    let _ = std::fs::remove_dir_all(&folder);
-    std::fs::create_dir(&folder).unwrap();
-    part.write(&folder);
-    machine.run(&["import", folder.to_str().unwrap()]).well();
 }
 
 #[test]

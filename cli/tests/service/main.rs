@@ -2,10 +2,13 @@
 #![allow(dead_code, clippy::unwrap_used, clippy::disallowed_methods, clippy::print_stderr, missing_docs)]
 
 mod asked;
+mod cut;
 mod held;
 mod killed;
 #[path = "../peer/layout.rs"]
 mod layout;
+#[path = "../peer/world.rs"]
+mod peer_world;
 mod proxy;
 mod scripted;
 #[path = "../support/mod.rs"]

@@ -10,6 +10,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use crate::layout::Layout;
 use crate::support::{PROGRAM, Random, command};
 
 pub(crate) const SECRET: &str = "the-admin-secret-of-the-tests";
@@ -251,4 +252,13 @@ impl Machine {
 fn answer(output: Output) -> Answer {
     let text = |bytes| String::from_utf8(bytes).unwrap();
     Answer { status: output.status.code().unwrap_or(-1), out: text(output.stdout), err: text(output.stderr) }
+}
+
+/// Takes a part into a store.
+pub(crate) fn import(machine: &Machine, part: &Layout) {
+    let folder = machine.path("part");
+    let _ = std::fs::remove_dir_all(&folder);
+    std::fs::create_dir(&folder).unwrap();
+    part.write(&folder);
+    machine.run(&["import", folder.to_str().unwrap()]).well();
 }

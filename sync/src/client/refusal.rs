@@ -71,7 +71,7 @@ impl Refusal {
             409 | 412 => ErrorKind::Conflict,
             426 => ErrorKind::Unsupported,
             507 => ErrorKind::Full,
-            429 | 502..=504 => ErrorKind::Unavailable,
+            408 | 429 | 502..=504 => ErrorKind::Unavailable,
             300..=399 => ErrorKind::Invalid,
             _ => ErrorKind::Failed,
         }
@@ -86,6 +86,7 @@ impl Refusal {
             }
             (401 | 403, _) => "the service refuses the token".to_owned(),
             (404, _) => "the service does not have it, or not for this token".to_owned(),
+            (408, _) => "the service did not get all of the request in time".to_owned(),
             (413, _) => "it is over a limit of the service".to_owned(),
             (422, _) => "the service found it damaged".to_owned(),
             (426, _) => "the service wants a newer version of this program".to_owned(),
@@ -127,6 +128,7 @@ mod tests {
         check(403, r#"{"code":"project_scope"}"#, ErrorKind::Denied, "`project_scope`");
         check(404, "<html>", ErrorKind::NotFound, "does not have it");
         check(409, r#"{"code":"epoch"}"#, ErrorKind::Conflict, "`epoch`");
+        check(408, r#"{"code":"cut"}"#, ErrorKind::Unavailable, "`cut`");
         check(413, "", ErrorKind::Invalid, "limit");
         check(422, r#"{"refused":["a"]}"#, ErrorKind::Corrupt, "damaged");
         check(426, "", ErrorKind::Unsupported, "newer");

@@ -37,7 +37,7 @@ impl<'a> Tries<'a> {
 
 /// Whether a service that answers so may answer otherwise later.
 pub(super) fn passes(status: u16) -> bool {
-    matches!(status, 429 | 502 | 503 | 504)
+    matches!(status, 408 | 429 | 502 | 503 | 504)
 }
 
 /// How long a `Retry-After` asks to wait: a number of seconds, or a date.

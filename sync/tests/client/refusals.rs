@@ -54,6 +54,7 @@ fn statuses_become_kinds_and_only_what_may_pass_is_tried_again() {
     check(400, ErrorKind::Invalid, 1);
     check(401, ErrorKind::Denied, 1);
     check(403, ErrorKind::Denied, 1);
+    check(408, ErrorKind::Unavailable, 5);
     check(413, ErrorKind::Invalid, 1);
     check(426, ErrorKind::Unsupported, 1);
     check(429, ErrorKind::Unavailable, 5);

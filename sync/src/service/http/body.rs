@@ -49,11 +49,7 @@ impl Incoming {
             let frame = match tokio::time::timeout(wait, self.body.frame()).await {
                 Err(_) => return Err(slow()),
                 Ok(None) => return Ok(None),
-                Ok(Some(Err(error))) => {
-                    return Err(
-                        Refusal::new(400, "invalid", "the body ended early").because(error.to_string())
-                    );
-                }
+                Ok(Some(Err(error))) => return Err(broken(&error)),
                 Ok(Some(Ok(frame))) => frame,
             };
             let Ok(bytes) = frame.into_data() else { continue };
@@ -167,6 +163,19 @@ pub(super) fn check(headers: &HeaderMap, what: &str, bytes_max: u64) -> Result<(
 /// What a request says of the length of its body.
 pub(super) fn length(headers: &HeaderMap) -> Option<u64> {
     headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
+
+/// A body that cannot be read on: it is no HTTP, or it was cut on the way and may come whole the next time.
+fn broken(error: &axum::Error) -> Refusal {
+    let mut next: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(cause) = next {
+        let kind = cause.downcast_ref::<io::Error>().map(io::Error::kind);
+        if matches!(kind, Some(io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData)) {
+            return Refusal::new(400, "invalid", "the body cannot be read").because(error.to_string());
+        }
+        next = cause.source();
+    }
+    Refusal::new(408, "cut", "the body ended early").because(error.to_string())
 }
 
 fn slow() -> Refusal {
