@@ -13,4 +13,5 @@ mod proxy;
 mod scripted;
 #[path = "../support/mod.rs"]
 mod support;
+mod tls;
 mod world;
