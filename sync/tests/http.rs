@@ -7,6 +7,8 @@ mod client;
 mod fake;
 #[path = "http/service.rs"]
 mod service;
+#[path = "http/hostile.rs"]
+mod hostile;
 #[path = "http/matrix.rs"]
 mod matrix;
 #[path = "http/real.rs"]

@@ -30,6 +30,8 @@ pub(crate) struct World {
     staged: Mutex<Staged>,
     /// Whether pulls never end by themselves.
     pub(crate) is_endless: AtomicBool,
+    /// Segments that pulls have handed over.
+    pub(crate) pulled: AtomicUsize,
     /// How many archives were opened.
     pub(crate) opened: AtomicUsize,
 }
@@ -269,6 +271,7 @@ impl Archive for FakeArchive {
         loop {
             let segments = self.kept.lock().unwrap().segments.clone();
             for (at, (id, bytes)) in segments.iter().enumerate().skip(usize::try_from(after).unwrap()) {
+                self.world.pulled.fetch_add(1, Ordering::Relaxed);
                 each(Part::Segment(id, bytes.len() as u64, &Memory(bytes.clone())))?;
                 each(Part::Reached(at as u64 + 1))?;
             }

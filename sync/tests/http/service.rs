@@ -9,7 +9,7 @@ use agent_trace_store::env::os_env;
 use agent_trace_sync::service::archive::{Accounts, NewToken};
 use agent_trace_sync::service::embedded::{AdminSecret, Embedded};
 use agent_trace_sync::service::grant::Scope;
-use agent_trace_sync::service::http::{Backend, Config, Server, Stopper};
+use agent_trace_sync::service::http::{Backend, Config, Server, Stopper, Waits};
 
 use crate::client::{Answer, Ask};
 use crate::fake::World;
@@ -35,6 +35,11 @@ impl Service {
 
     /// `acme` has the projects `web` and `ops`, `other` has `web` and `theirs`.
     pub(crate) fn start_with(requests_per_second: u32) -> Service {
+        Service::start_waiting(requests_per_second, Waits::default())
+    }
+
+    /// One that waits for clients as long as this.
+    pub(crate) fn start_waiting(requests_per_second: u32, waits: Waits) -> Service {
         let dir = tempfile::tempdir().unwrap();
         let (env, world) = (os_env(), Arc::new(World::default()));
         let accounts = Arc::new(Embedded::open_with(&env, &dir.path().join("data"), world.opener()).unwrap());
@@ -51,7 +56,7 @@ impl Service {
             requests_per_second,
         };
         let backend = Backend { env, accounts: accounts.clone(), staging: world.clone() };
-        let server = Server::bind(&config, backend).unwrap();
+        let server = Server::bind_with(&config, backend, waits).unwrap();
         let (address, metrics) = (server.address(), server.metrics_address().unwrap());
         let stopper = server.stopper();
         let run = Some(std::thread::spawn(move || server.run()));

@@ -19,10 +19,11 @@ use axum::http::header::{CONTENT_ENCODING, CONTENT_LENGTH};
 use http_body_util::BodyExt as _;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
+use super::Waits;
 use super::answer::Refusal;
 use super::limits::{
-    ANSWER_PIECES_MAX, BODY_BYTES_PER_SECOND_MIN, BODY_WAIT_SECONDS_MAX, REFUSED_BODY_BYTES_MAX,
-    REFUSED_BODY_SECONDS_MAX, SPOOL_BYTES_MAX, SPOOL_STEP_BYTES,
+    ANSWER_PIECES_MAX, BODY_BYTES_PER_SECOND_MIN, REFUSED_BODY_BYTES_MAX, REFUSED_BODY_SECONDS_MAX,
+    SPOOL_BYTES_MAX, SPOOL_STEP_BYTES,
 };
 use super::scan::ReadAt;
 use super::throttle::Turns;
@@ -34,19 +35,20 @@ pub(super) struct Incoming {
     taken: u64,
     began: Instant,
     what: &'static str,
+    /// For the next bytes.
+    wait: Duration,
 }
 
 impl Incoming {
     /// Takes a body of at most so many bytes.
-    pub(super) fn new(body: Body, what: &'static str, bytes_max: u64) -> Incoming {
-        Incoming { body, bytes_max, taken: 0, began: Instant::now(), what }
+    pub(super) fn new(body: Body, what: &'static str, bytes_max: u64, waits: &Waits) -> Incoming {
+        Incoming { body, bytes_max, taken: 0, began: Instant::now(), what, wait: waits.body }
     }
 
     /// The next bytes; nothing at the end.
     pub(super) async fn next(&mut self) -> Result<Option<Bytes>, Refusal> {
         loop {
-            let wait = Duration::from_secs(BODY_WAIT_SECONDS_MAX);
-            let frame = match tokio::time::timeout(wait, self.body.frame()).await {
+            let frame = match tokio::time::timeout(self.wait, self.body.frame()).await {
                 Err(_) => return Err(slow()),
                 Ok(None) => return Ok(None),
                 Ok(Some(Err(error))) => return Err(broken(&error)),
@@ -57,7 +59,7 @@ impl Incoming {
             if self.taken > self.bytes_max {
                 return Err(Refusal::too_large(self.what, self.bytes_max));
             }
-            let seconds = self.began.elapsed().as_secs().saturating_sub(BODY_WAIT_SECONDS_MAX);
+            let seconds = self.began.elapsed().saturating_sub(self.wait).as_secs();
             if self.taken < seconds * BODY_BYTES_PER_SECOND_MIN {
                 return Err(slow());
             }

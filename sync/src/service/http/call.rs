@@ -186,7 +186,7 @@ impl Call {
     pub(super) fn incoming(&mut self, what: &'static str, bytes_max: u64) -> Result<Incoming, Refusal> {
         super::body::check(&self.headers, what, bytes_max)?;
         let body = self.take_body().unwrap_or_default();
-        Ok(Incoming::new(body, what, bytes_max))
+        Ok(Incoming::new(body, what, bytes_max, &self.state.waits))
     }
 
     /// Reads a small JSON object; anything else counts as an empty one, as it does in version 1.

@@ -37,14 +37,14 @@ use tokio_rustls::TlsAcceptor;
 use super::answer::chain;
 use super::body::Spools;
 use super::limits::{
-    ANSWER_WAIT_SECONDS_MAX, BLOCKING_THREADS_MAX, CONNECTION_BUFFER_BYTES, CONNECTION_STREAMS_MAX,
-    CONNECTIONS_MAX, DRAIN_SECONDS_MAX, HANDSHAKE_WAIT_SECONDS_MAX, HEADER_BYTES_MAX,
-    HEADER_WAIT_SECONDS_MAX, HEADERS_MAX, STREAM_WINDOW_BYTES,
+    BLOCKING_THREADS_MAX, CONNECTION_BUFFER_BYTES, CONNECTION_STREAMS_MAX, CONNECTIONS_MAX,
+    DRAIN_SECONDS_MAX, HEADER_BYTES_MAX, HEADERS_MAX, STREAM_WINDOW_BYTES,
 };
 use super::metrics::Metrics;
+use super::opening::Opening;
 use super::routes::{counted, router};
 use super::throttle::{Rates, Turns};
-use super::{Backend, Config, State, TlsFiles};
+use super::{Backend, Config, State, TlsFiles, Waits};
 
 /// Certificates and keys are at most this long.
 const PEM_BYTES_MAX: u64 = 1 << 20;
@@ -75,6 +75,11 @@ impl Stopper {
 impl Server {
     /// Opens the sockets. Connections wait until [`Server::run`].
     pub fn bind(config: &Config, backend: Backend) -> Result<Server> {
+        Server::bind_with(config, backend, Waits::default())
+    }
+
+    /// The same, but clients are waited for as long as this.
+    pub fn bind_with(config: &Config, backend: Backend, waits: Waits) -> Result<Server> {
         let tls = config.tls.as_ref().map(|files| acceptor(&backend.env, files)).transpose()?;
         let spools = Arc::new(Spools::open(&backend.env, &config.spool)?);
         let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -93,6 +98,7 @@ impl Server {
             turns: Turns::new(),
             spools,
             metrics: Metrics::new(counted()),
+            waits,
             draining: watch::Sender::new(false),
         });
         Ok(Server { runtime, state, listener, address, metrics, tls })
@@ -176,7 +182,7 @@ async fn stopped(state: &State) {
 async fn accept(listener: &TcpListener, state: &Arc<State>, app: Router, tls: Option<TlsAcceptor>) {
     let open = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let graceful = GracefulShutdown::new();
-    let builder = Arc::new(builder());
+    let builder = Arc::new(builder(&state.waits));
     let mut stop = pin!(stopped(state));
     loop {
         let permit = open.clone().acquire_owned().await.expect("nobody closes the semaphore");
@@ -205,18 +211,19 @@ async fn accept(listener: &TcpListener, state: &Arc<State>, app: Router, tls: Op
         tokio::spawn(async move {
             let _permit = permit;
             state.metrics.connections.fetch_add(1, Ordering::Relaxed);
-            let metrics = state.clone();
+            let (metrics, waits) = (state.clone(), state.waits);
             let stream = Counted::new(stream, state.clone());
             let service = TowerToHyperService::new(app);
             // How a connection ends is the client's affair; requests have lines of their own.
             match tls {
                 None => {
+                    let stream = Opening::new(stream, waits.headers);
                     let connection = builder.serve_connection(TokioIo::new(stream), service);
                     let _ = watcher.watch(connection).await;
                 }
                 Some(tls) => {
-                    let wait = Duration::from_secs(HANDSHAKE_WAIT_SECONDS_MAX);
-                    if let Ok(Ok(stream)) = tokio::time::timeout(wait, tls.accept(stream)).await {
+                    if let Ok(Ok(stream)) = tokio::time::timeout(waits.handshake, tls.accept(stream)).await {
+                        let stream = Opening::new(stream, waits.headers);
                         let connection = builder.serve_connection(TokioIo::new(stream), service);
                         let _ = watcher.watch(connection).await;
                     }
@@ -231,12 +238,12 @@ async fn accept(listener: &TcpListener, state: &Arc<State>, app: Router, tls: Op
     }
 }
 
-fn builder() -> Builder<TokioExecutor> {
+fn builder(waits: &Waits) -> Builder<TokioExecutor> {
     let mut builder = Builder::new(TokioExecutor::new());
     builder
         .http1()
         .timer(TokioTimer::new())
-        .header_read_timeout(Duration::from_secs(HEADER_WAIT_SECONDS_MAX))
+        .header_read_timeout(waits.headers)
         .max_headers(HEADERS_MAX)
         .max_buf_size(CONNECTION_BUFFER_BYTES);
     builder
@@ -247,15 +254,15 @@ fn builder() -> Builder<TokioExecutor> {
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(2 * STREAM_WINDOW_BYTES)
         .max_send_buf_size(CONNECTION_BUFFER_BYTES)
-        .keep_alive_interval(Duration::from_secs(HEADER_WAIT_SECONDS_MAX))
-        .keep_alive_timeout(Duration::from_secs(HEADER_WAIT_SECONDS_MAX));
+        .keep_alive_interval(waits.headers)
+        .keep_alive_timeout(waits.headers);
     builder
 }
 
 /// Shows the counters to whoever reaches the address; nothing there names a tenant.
 async fn show_metrics(listener: TcpListener, state: Arc<State>) {
     let open = Arc::new(Semaphore::new(16));
-    let builder = Arc::new(builder());
+    let builder = Arc::new(builder(&state.waits));
     loop {
         let permit = open.clone().acquire_owned().await.expect("nobody closes the semaphore");
         let Ok((stream, _)) = listener.accept().await else {
@@ -263,6 +270,7 @@ async fn show_metrics(listener: TcpListener, state: Arc<State>) {
             continue;
         };
         let (state, builder) = (state.clone(), builder.clone());
+        let state_waits = state.waits;
         tokio::spawn(async move {
             let _permit = permit;
             let service = hyper::service::service_fn(move |request: Request<Incoming>| {
@@ -272,6 +280,7 @@ async fn show_metrics(listener: TcpListener, state: Arc<State>) {
                 };
                 async move { Ok::<_, std::convert::Infallible>(page) }
             });
+            let stream = Opening::new(stream, state_waits.headers);
             let _ = builder.serve_connection(TokioIo::new(stream), service).await;
         });
     }
@@ -337,7 +346,7 @@ impl Counted {
             }
             return Poll::Ready(done);
         }
-        let wait = Duration::from_secs(ANSWER_WAIT_SECONDS_MAX);
+        let wait = self.state.waits.answer;
         let stalled =
             self.stalled.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(Instant::now() + wait)));
         ready!(stalled.as_mut().poll(context));

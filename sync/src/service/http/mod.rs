@@ -16,6 +16,7 @@ mod flow;
 pub mod limits;
 mod listen;
 mod metrics;
+mod opening;
 mod pages;
 mod protocol;
 mod records;
@@ -28,6 +29,7 @@ mod throttle;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use agent_trace_store::env::Env;
 use agent_trace_store::{Error, Result};
@@ -69,6 +71,30 @@ pub struct TlsFiles {
     pub key: PathBuf,
 }
 
+/// How long clients are waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Waits {
+    /// For all headers of a request, idle time between requests included.
+    pub headers: Duration,
+    /// For a TLS handshake.
+    pub handshake: Duration,
+    /// For the next bytes of a request's body.
+    pub body: Duration,
+    /// Until the next bytes of an answer are taken.
+    pub answer: Duration,
+}
+
+impl Default for Waits {
+    fn default() -> Waits {
+        Waits {
+            headers: Duration::from_secs(limits::HEADER_WAIT_SECONDS_MAX),
+            handshake: Duration::from_secs(limits::HANDSHAKE_WAIT_SECONDS_MAX),
+            body: Duration::from_secs(limits::BODY_WAIT_SECONDS_MAX),
+            answer: Duration::from_secs(limits::ANSWER_WAIT_SECONDS_MAX),
+        }
+    }
+}
+
 /// What the service stands on.
 #[derive(Clone)]
 pub struct Backend {
@@ -97,6 +123,7 @@ struct State {
     turns: Turns,
     spools: Arc<Spools>,
     metrics: Metrics,
+    waits: Waits,
     /// Whether the service is about to stop.
     draining: watch::Sender<bool>,
 }

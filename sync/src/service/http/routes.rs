@@ -211,7 +211,7 @@ async fn dispatch(state: Arc<State>, rows: Arc<[usize]>, request: Request<Body>)
         }
         Err(refusal) => {
             if let Some(body) = body.filter(|_| is_worth_reading(&parts)) {
-                Incoming::new(body, "the body", REFUSED_BODY_BYTES_MAX).discard().await;
+                Incoming::new(body, "the body", REFUSED_BODY_BYTES_MAX, &state.waits).discard().await;
             }
             record.end(refusal.status(), refusal.cause.as_deref());
             refusal.into_response()
