@@ -5,9 +5,8 @@ use std::path::Path;
 
 use agent_trace_store::{ErrorKind, Store};
 use agent_trace_sync::address::{RemoteUrl, ServiceUrl};
-use agent_trace_sync::client::Scope;
-use agent_trace_sync::exchange::Exchange;
-use agent_trace_sync::service_remote::Service;
+use agent_trace_sync::client::{Client, Scope};
+use agent_trace_sync::remote::Remote;
 use jiff::Timestamp;
 use jiff::fmt::rfc2822;
 
@@ -115,18 +114,36 @@ fn check_remote(context: &Context, files: &Files<'_>, remote: &Named, findings: 
         if !check_name(service, remote, findings) {
             return;
         }
+        match client(context, files, remote, service) {
+            Err(failure) => findings.add("reach", Some(remote), BAD, failure.error.message().to_owned()),
+            Ok(client) => check_service(context, &client, remote, findings),
+        }
+        return;
     }
-    match context.reach(files, remote, false) {
-        Err(failure) => findings.add("reach", Some(remote), BAD, failure.error.message().to_owned()),
-        Ok(Exchange::Layout(layout)) => {
+    match Remote::open(&context.env, &address, false) {
+        Err(error) => findings.add("reach", Some(remote), BAD, error.message().to_owned()),
+        Ok(layout) => {
             let message = match layout.id() {
                 Some(_) => "the folder is a remote",
                 None => "there is nothing yet; the first push makes it",
             };
             findings.add("reach", Some(remote), OK, message.to_owned());
         }
-        Ok(Exchange::Service(service)) => check_service(context, &service, remote, findings),
     }
+}
+
+/// How a service is asked: once, since what counts is how it is now.
+fn client(
+    context: &Context,
+    files: &Files<'_>,
+    remote: &Named,
+    service: &ServiceUrl,
+) -> Result<Client, Failure> {
+    let token = match &remote.token {
+        Some(reference) => files.tokens().resolve(reference)?,
+        None => None,
+    };
+    Ok(Client::open(&context.env, service, token)?.without_retries())
 }
 
 /// Whether the host's name can be resolved.
@@ -153,8 +170,7 @@ fn check_name(service: &ServiceUrl, remote: &Named, findings: &mut Findings) -> 
     }
 }
 
-fn check_service(context: &Context, service: &Service, remote: &Named, findings: &mut Findings) {
-    let client = service.client();
+fn check_service(context: &Context, client: &Client, remote: &Named, findings: &mut Findings) {
     match client.health() {
         Err(error) => return findings.add("reach", Some(remote), BAD, words(&error)),
         Ok(health) => {
@@ -166,7 +182,7 @@ fn check_service(context: &Context, service: &Service, remote: &Named, findings:
             }
         }
     }
-    match service.check_scope() {
+    match client.check_scope() {
         Ok(Scope::Fits(whoami)) => {
             let scopes = whoami.scopes.join(", ");
             findings.add("scope", Some(remote), OK, format!("the token is for this project: {scopes}"));

@@ -19,7 +19,7 @@ const PART: Size = Size {
     transcripts: &[1, 5_000, 70_001, 262_144, 262_145, 400_000],
     summaries: 5,
 };
-const ROUNDS: u64 = 4;
+const ROUNDS: u64 = 3;
 /// Runs of one command until it is done.
 const RUNS_MAX: usize = 60;
 
@@ -69,7 +69,7 @@ fn exchange(world: &World, seed: u64, statuses: &[i32], compares_pushers: bool) 
     let (one, other) = (world.machine(), world.machine());
     let mut all = Layout::default();
     for round in 0..ROUNDS {
-        let bytes_max = [2_000, 30_000, 200_000, 1_000_000][usize::try_from(round).unwrap()];
+        let bytes_max = [2_000, 60_000, 1_000_000][usize::try_from(round).unwrap()];
         for (number, (from, to)) in [(&one, &other), (&other, &one)].into_iter().enumerate() {
             let part = Layout::generate(1_000 * seed + 2 * round + number as u64, PART);
             import(from, &part);
