@@ -184,13 +184,14 @@ fn survive(seed: u64, kills: usize) {
     let mut world = World::new(seed);
     let pusher = world.machine();
     // First guesses, which are corrected by what passes.
-    let (mut push_bytes, mut pull_bytes, mut upload_bytes) = (100_000, 100_000, 400_000);
+    let (mut push_bytes, mut pull_bytes, mut upload_bytes, mut all_bytes) =
+        (100_000, 100_000, 400_000, 600_000);
     // In each order, so that each kind of work comes after each other.
     for round in usize::try_from(seed).unwrap().. {
         if world.kills() >= kills {
             break;
         }
-        match round % 3 {
+        match round % 4 {
             0 => world.under_fire(&mut push_bytes, |world| {
                 let part = world.part();
                 import(&pusher, &part);
@@ -202,10 +203,24 @@ fn survive(seed: u64, kills: usize) {
                 world.upload(&part);
                 world.all.merge(&part);
             }),
-            _ => world.under_fire(&mut pull_bytes, |world| {
+            2 => world.under_fire(&mut pull_bytes, |world| {
                 let fresh = world.machine();
                 until_done(&fresh, &["pull"]);
                 assert_holds(&fresh.path("store"), &world.all, "a store that pulled");
+            }),
+            // All at once.
+            _ => world.under_fire(&mut all_bytes, |world| {
+                let (pushed, uploaded, fresh) = (world.part(), world.part(), world.machine());
+                import(&pusher, &pushed);
+                std::thread::scope(|scope| {
+                    scope.spawn(|| until_done(&pusher, &["push", "--full"]));
+                    scope.spawn(|| until_done(&fresh, &["pull"]));
+                    world.upload(&uploaded);
+                });
+                world.all.merge(&pushed);
+                world.all.merge(&uploaded);
+                until_done(&fresh, &["pull"]);
+                assert_holds(&fresh.path("store"), &world.all, "a store that pulled meanwhile");
             }),
         }
     }
