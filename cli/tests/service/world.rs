@@ -257,8 +257,8 @@ fn answer(output: Output) -> Answer {
 /// Takes a part into a store.
 pub(crate) fn import(machine: &Machine, part: &Layout) {
     let folder = machine.path("part");
-    let _ = std::fs::remove_dir_all(&folder);
-    std::fs::create_dir(&folder).unwrap();
+    let _ = fs::remove_dir_all(&folder);
+    fs::create_dir(&folder).unwrap();
     part.write(&folder);
     machine.run(&["import", folder.to_str().unwrap()]).well();
 }
