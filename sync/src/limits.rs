@@ -91,6 +91,8 @@ pub const RETRY_AFTER_MICROS_MAX: u64 = 30_000_000;
 pub const REFUSAL_BYTES_MAX: u64 = 64 << 10;
 /// A small answer in JSON.
 pub const ANSWER_BYTES_MAX: u64 = 1 << 20;
+/// A page of a list for the admin.
+pub const ADMIN_PAGE_BYTES_MAX: u64 = 16 << 20;
 /// A page of records by protocol 1.
 pub const PAGE_BYTES_MAX: u64 = 512 << 20;
 /// Items of one page by protocol 1.

@@ -17,3 +17,5 @@ mod v2;
 mod bounds;
 #[path = "http/openapi.rs"]
 mod openapi;
+#[path = "http/admin.rs"]
+mod admin;

@@ -21,9 +21,18 @@ pub(crate) enum Admin {
 /// Which service.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Service {
-    /// The data folder of the service, which must not be running
-    #[arg(long, value_name = "DIR")]
-    pub(crate) data: PathBuf,
+    /// The data folder of a service that is not running
+    #[arg(long, value_name = "DIR", required_unless_present = "url")]
+    pub(crate) data: Option<PathBuf>,
+    /// A running service, with its admin's secret from AGENT_TRACE_ADMIN_SECRET or --secret-file
+    #[arg(long, value_name = "URL", conflicts_with = "data")]
+    pub(crate) url: Option<String>,
+    /// A file with the admin's secret
+    #[arg(long, value_name = "FILE", requires = "url", conflicts_with = "data")]
+    pub(crate) secret_file: Option<PathBuf>,
+    /// Let the secret go over http to another machine
+    #[arg(long, requires = "url", conflicts_with = "data")]
+    pub(crate) insecure_http: bool,
 }
 
 /// `admin org`

@@ -84,6 +84,8 @@ pub const TOKEN_REQUESTS_PER_SECOND: u32 = 2_000;
 pub const TOKEN_BURST_SECONDS: u32 = 5;
 /// Tokens whose requests are counted; those that are idle are forgotten first.
 pub const COUNTED_TOKENS_MAX: usize = 65_536;
+/// Rows of one answer to the admin.
+pub const ADMIN_ROWS_MAX: usize = 1_000;
 /// How long requests may go on after the service was told to stop.
 pub const DRAIN_SECONDS_MAX: u64 = 20;
 /// A request id that a client sends.

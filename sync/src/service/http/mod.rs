@@ -8,6 +8,7 @@
 //! clients do, memory is bounded: `limits` names the bounds, `throttle` gives turns, bodies beyond them lie in files.
 
 mod accounts;
+mod admin;
 mod answer;
 mod blobs;
 mod body;
