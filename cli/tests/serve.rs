@@ -334,3 +334,93 @@ fn admin_over_http_needs_the_secret_and_a_service() {
     fails(Some(SECRET), &["org", "list", "--url", "file:///tmp"], 2, "service");
     fails(Some(SECRET), &["org", "list", "--url", &format!("{url}/one/two/three")], 2, "cannot take");
 }
+
+/// Sends a blob that nothing else is like; the status of the answer.
+fn blob(service: &Service, token: &str, name: &str, bytes: usize) -> u16 {
+    let body = name.repeat(bytes.div_ceil(name.len()));
+    service.ask("POST", "/api/v1/blobs", token, &body).unwrap().0
+}
+
+#[test]
+fn an_org_stays_within_its_quota_over_restarts_and_many_clients() {
+    let dir = TempDir::new().unwrap();
+    let data = dir.path().join("data");
+    let org = |service: &Service, args: &[&str]| {
+        let url = format!("http://{}", service.host);
+        let (status, lines, err) =
+            admin(dir.path(), Some(SECRET), &[&["org"], args, &["--url", &url]].concat());
+        assert_eq!(status, 0, "{args:?}: {err}");
+        lines[0].clone()
+    };
+    let used = |service: &Service| org(service, &["show", "default"])["used_bytes"].as_u64().unwrap();
+    let service = Service::start(&data);
+    let token = prepare(&service);
+    let (_, body) = batch(0, 0);
+    assert_eq!(service.ask("POST", "/api/v1/sync/traces", &token, &body).unwrap().0, 200);
+    let quota = used(&service) + 3_500_000;
+    assert_eq!(org(&service, &["set", "default", "--quota-bytes", &quota.to_string()])["quota_bytes"], quota);
+    let sent: Vec<u16> = (0..5).map(|at| blob(&service, &token, &format!("a{at}"), 1_000_000)).collect();
+    assert_eq!(sent, [201, 201, 201, 507, 507]);
+    drop(service);
+    // What is there counts after a restart too, on the folder as over HTTP.
+    let (_, lines, _) = admin(dir.path(), None, &["org", "show", "default", "--data", "data"]);
+    assert!(lines[0]["used_bytes"].as_u64().unwrap() <= quota, "{lines:?}");
+    let service = Service::start(&data);
+    assert_eq!(blob(&service, &token, "b", 1_000_000), 507);
+    assert_eq!(service.ids(&token).len(), 5, "reading goes on");
+    let quota = used(&service) + 5_000_000;
+    org(&service, &["create", "default", "--quota-bytes", &quota.to_string()]);
+    let stored: usize = std::thread::scope(|scope| {
+        let clients: Vec<_> = (0..8)
+            .map(|client| {
+                let (service, token) = (&service, &token);
+                scope.spawn(move || {
+                    let name = |at: &i32| format!("c{client}-{at}");
+                    (0..4).filter(|at| blob(service, token, &name(at), 700_000) == 201).count()
+                })
+            })
+            .collect();
+        clients.into_iter().map(|client| client.join().unwrap()).sum()
+    });
+    assert!((6..=7).contains(&stored), "{stored}");
+    assert!(used(&service) <= quota, "{} of {quota}", used(&service));
+    org(&service, &["set", "default", "--quota-bytes", "none"]);
+    assert_eq!(blob(&service, &token, "d", 1_000_000), 201);
+    assert_eq!(org(&service, &["list"])["quota_bytes"], Value::Null);
+}
+
+#[test]
+fn a_push_over_the_quota_says_so() {
+    let dir = TempDir::new().unwrap();
+    let service = Service::start(&dir.path().join("data"));
+    let token = prepare(&service);
+    let token = token.strip_prefix("Authorization: Bearer ").unwrap();
+    let run = |args: &[&str]| {
+        let mut command = support::command(PROGRAM, dir.path(), dir.path());
+        command.args(["--store", "store"]).args(args).env("TOKEN", token);
+        let output = command.output().unwrap();
+        (output.status.code().unwrap(), String::from_utf8(output.stderr).unwrap())
+    };
+    let trace = support::trace("one", "2026-01-01T00:00:00Z", "a.rs", Value::Array(vec![]));
+    std::fs::write(dir.path().join("traces.jsonl"), format!("{trace}\n")).unwrap();
+    let url = format!("http://{}/default/web", service.host);
+    for args in [
+        &["init"][..],
+        &["import", "traces.jsonl"],
+        &["remote", "add", "origin", &url, "--token-env", "TOKEN"],
+    ] {
+        let (status, err) = run(args);
+        assert_eq!(status, 0, "{args:?}: {err}");
+    }
+    let host = format!("http://{}", service.host);
+    let set = |quota| {
+        admin(dir.path(), Some(SECRET), &["org", "set", "default", "--quota-bytes", quota, "--url", &host]).0
+    };
+    assert_eq!(set("1000"), 0);
+    let (status, err) = run(&["push", "--full"]);
+    assert_eq!(status, 13, "{err}");
+    assert!(err.contains("quota_exceeded") && err.contains("hint: ask the admin"), "{err}");
+    assert_eq!(set("none"), 0);
+    let (status, err) = run(&["push", "--full"]);
+    assert_eq!(status, 0, "{err}");
+}

@@ -8,6 +8,7 @@ use agent_trace_store::{Error, ErrorKind, Timestamp};
 use agent_trace_sync::service::archive::{NewToken, Org, Project, TokenRow};
 use agent_trace_sync::service::embedded::Missing;
 use agent_trace_sync::service::grant::{Scope, TokenId};
+use agent_trace_sync::service::quota::Usage;
 use agent_trace_sync::token::Token;
 use jiff::tz::TimeZone;
 
@@ -25,7 +26,13 @@ pub(super) fn run(context: &Context, command: &args::Admin) -> Result<Done, Fail
         args::Admin::Org(args::AdminOrg::Create(args)) => create_org(context, args)?,
         args::Admin::Org(args::AdminOrg::List { service }) => {
             let book = Book::open(context, service, Missing::Refuse)?;
-            book.orgs()?.iter().try_for_each(|org| show_org(&context.ui, org, None))?;
+            book.orgs()?.iter().try_for_each(|org| show_org(&context.ui, org, None, None))?;
+        }
+        args::Admin::Org(args::AdminOrg::Set(args)) => set_org(context, args)?,
+        args::Admin::Org(args::AdminOrg::Show { org, service }) => {
+            let book = Book::open(context, service, Missing::Refuse)?;
+            let org = find_org(&book, org)?;
+            show_org(&context.ui, &org, None, Some(book.usage(&org.id)?))?;
         }
         args::Admin::Project(args::AdminProject::Create(args)) => create_project(context, args)?,
         args::Admin::Project(args::AdminProject::List { service, org }) => {
@@ -64,10 +71,25 @@ fn find_org(book: &Book, name: &str) -> Result<Org, Failure> {
 fn create_org(context: &Context, args: &args::OrgCreate) -> Result<(), Failure> {
     let book = Book::open(context, &args.service, Missing::Create)?;
     let (org, is_new) = book.put_org(&args.slug, args.name.as_deref(), args.id.as_deref())?;
-    show_org(&context.ui, &org, Some(is_new))
+    let org = match args.quota_bytes {
+        None => org,
+        Some(quota) => with_quota(&book, &org, quota)?,
+    };
+    show_org(&context.ui, &org, Some(is_new), None)
 }
 
-fn show_org(ui: &Ui, org: &Org, is_new: Option<bool>) -> Result<(), Failure> {
+fn set_org(context: &Context, args: &args::OrgSet) -> Result<(), Failure> {
+    let book = Book::open(context, &args.service, Missing::Refuse)?;
+    let org = with_quota(&book, &find_org(&book, &args.org)?, args.quota_bytes)?;
+    show_org(&context.ui, &org, None, Some(book.usage(&org.id)?))
+}
+
+fn with_quota(book: &Book, org: &Org, quota: args::Quota) -> Result<Org, Failure> {
+    let changed = book.set_quota(&org.id, quota.0)?;
+    changed.ok_or_else(|| Error::new(ErrorKind::NotFound, format!("there is no org `{}`", org.slug)).into())
+}
+
+fn show_org(ui: &Ui, org: &Org, is_new: Option<bool>, usage: Option<Usage>) -> Result<(), Failure> {
     if ui.is_json() {
         return Ok(ui.json(&json::AdminOrg {
             schema: json::ADMIN_ORG,
@@ -76,13 +98,22 @@ fn show_org(ui: &Ui, org: &Org, is_new: Option<bool>) -> Result<(), Failure> {
             name: org.name.clone(),
             created_at: org.created_at.to_string(),
             new: is_new.unwrap_or_default(),
+            quota_bytes: org.quota_bytes,
+            used_bytes: usage.map(|usage| usage.bytes),
+            uploads: usage.map(|usage| usage.uploads),
         })?);
     }
     let (slug, name) = (ui.name(&org.slug), sanitize::line(&org.name));
+    let room = match (usage, org.quota_bytes) {
+        (None, None) => String::new(),
+        (None, Some(quota)) => format!("  at most {quota} bytes"),
+        (Some(usage), None) => format!("  {} bytes", usage.bytes),
+        (Some(usage), Some(quota)) => format!("  {} of {quota} bytes", usage.bytes),
+    };
     match is_new {
-        Some(true) => ui.line(format_args!("Made org {slug}  {}", org.id))?,
-        Some(false) => ui.line(format_args!("There is an org {slug} already  {}", org.id))?,
-        None => ui.line(format_args!("{slug}  {}  {name}", org.id))?,
+        Some(true) => ui.line(format_args!("Made org {slug}  {}{room}", org.id))?,
+        Some(false) => ui.line(format_args!("There is an org {slug} already  {}{room}", org.id))?,
+        None => ui.line(format_args!("{slug}  {}  {name}{room}", org.id))?,
     }
     Ok(())
 }

@@ -6,6 +6,7 @@ use agent_trace_sync::client::Admin;
 use agent_trace_sync::service::archive::{NewToken, Org, Project, TokenRow};
 use agent_trace_sync::service::embedded::{AccountBook, Missing};
 use agent_trace_sync::service::grant::TokenId;
+use agent_trace_sync::service::quota::Usage;
 use agent_trace_sync::token::Token;
 
 use super::Context;
@@ -56,6 +57,20 @@ impl Book {
         match self {
             Book::Folder(book) => book.put_org(slug, name, id),
             Book::Service(admin) => admin.put_org(slug, name, id),
+        }
+    }
+
+    pub(super) fn set_quota(&self, org_id: &str, quota_bytes: Option<u64>) -> StoreResult<Option<Org>> {
+        match self {
+            Book::Folder(book) => book.set_quota(org_id, quota_bytes),
+            Book::Service(admin) => admin.set_quota(org_id, quota_bytes),
+        }
+    }
+
+    pub(super) fn usage(&self, org_id: &str) -> StoreResult<Usage> {
+        match self {
+            Book::Folder(book) => book.usage(org_id),
+            Book::Service(admin) => admin.usage(org_id),
         }
     }
 

@@ -14,6 +14,7 @@ use crate::address::Slug;
 use crate::limits::{ADMIN_PAGE_BYTES_MAX, ANSWER_BYTES_MAX};
 use crate::service::archive::{NewToken, Org, Project, TokenRow};
 use crate::service::grant::{Scope, TokenId};
+use crate::service::quota::Usage;
 use crate::token::Token;
 
 /// A service, and the secret of its admin.
@@ -43,6 +44,27 @@ impl Admin {
         let is_new = answer.status() == 201;
         let row: OrgRow = answer.json(ANSWER_BYTES_MAX, "an org")?;
         Ok((row.org()?, is_new))
+    }
+
+    /// Sets what an organisation's data may take; `None` where there is no such organisation.
+    pub fn set_quota(&self, org_id: &str, quota_bytes: Option<u64>) -> Result<Option<Org>> {
+        let body = json!({"quota_bytes": quota_bytes});
+        let path = format!("/admin/orgs/{}", checked_id(org_id)?);
+        match self.ask(Method::PATCH, &path, Some(&body))? {
+            Reply::Good(answer) => answer.json::<OrgRow>(ANSWER_BYTES_MAX, "an org")?.org().map(Some),
+            Reply::Bad(refusal) if refusal.is("org_not_found") => Ok(None),
+            Reply::Bad(refusal) => Err(self.refused(refusal)),
+        }
+    }
+
+    /// What an organisation has stored, measured now.
+    pub fn usage(&self, org_id: &str) -> Result<Usage> {
+        let answer = self.send(Method::GET, &format!("/admin/orgs/{}", checked_id(org_id)?), None)?;
+        let row: OrgRow = answer.json(ANSWER_BYTES_MAX, "an org")?;
+        match (row.used_bytes, row.uploads) {
+            (Some(bytes), Some(uploads)) => Ok(Usage { bytes, uploads }),
+            _ => Err(nonsense("what an org has stored")),
+        }
     }
 
     // ---- projects
@@ -202,11 +224,20 @@ struct OrgRow {
     slug: String,
     name: String,
     created_at: String,
+    quota_bytes: Option<u64>,
+    used_bytes: Option<u64>,
+    uploads: Option<u64>,
 }
 
 impl OrgRow {
     fn org(self) -> Result<Org> {
-        Ok(Org { created_at: time(&self.created_at)?, id: self.id, slug: self.slug, name: self.name })
+        Ok(Org {
+            created_at: time(&self.created_at)?,
+            id: self.id,
+            slug: self.slug,
+            name: self.name,
+            quota_bytes: self.quota_bytes,
+        })
     }
 }
 

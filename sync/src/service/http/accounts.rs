@@ -36,7 +36,7 @@ pub(super) async fn create_org(call: &mut Call) -> Answer {
         Refusal::new(409, "org_slug_conflict", format!("Slug '{slug}' already belongs to another org"));
     let made = blocking_kinds(move || state.accounts.put_org(&slug, name.as_deref(), id.as_deref())).await?;
     match made {
-        Ok((org, is_new)) => Ok(json(if is_new { 201 } else { 200 }, org_json(&org))),
+        Ok((org, is_new)) => Ok(json(if is_new { 201 } else { 200 }, Json::Object(org_members(&org)))),
         Err(error) if error.kind() == ErrorKind::Conflict => Err(conflict),
         Err(error) => Err(error.into()),
     }
@@ -298,13 +298,15 @@ fn slug_message(slug: &str) -> String {
     format!("Invalid slug '{slug}': must match ^[a-z0-9][a-z0-9._-]{{0,63}}$")
 }
 
-pub(super) fn org_json(org: &Org) -> Json {
-    Json::Object(vec![
+pub(super) fn org_members(org: &Org) -> Vec<(&'static str, Json)> {
+    let mut members = vec![
         ("id", Json::text(&org.id)),
         ("slug", Json::text(&org.slug)),
         ("name", Json::text(&org.name)),
         ("created_at", Json::time(org.created_at)),
-    ])
+    ];
+    members.extend(org.quota_bytes.map(|quota| ("quota_bytes", Json::Number(quota))));
+    members
 }
 
 pub(super) fn project_json(project: &Project) -> Json {

@@ -6,7 +6,7 @@
 use axum::body::Body;
 use axum::http::Response;
 
-use super::accounts::{org_json, orgs_of, project_json, token_json};
+use super::accounts::{org_members, orgs_of, project_json, token_json};
 use super::answer::{Json, Refusal, json};
 use super::blocking;
 use super::call::Call;
@@ -18,7 +18,43 @@ type Answer = Result<Response<Body>, Refusal>;
 /// `GET /api/admin/orgs`
 pub(super) async fn orgs(call: &mut Call) -> Answer {
     let orgs = orgs_of(call).await?;
-    page(call, &orgs, |org| &org.id, org_json)
+    page(call, &orgs, |org| &org.id, |org| Json::Object(org_members(org)))
+}
+
+/// `GET /api/admin/orgs/<org>`
+pub(super) async fn org(call: &mut Call) -> Answer {
+    let org = named(call).await?;
+    shown(call, org).await
+}
+
+/// `PATCH /api/admin/orgs/<org>`
+pub(super) async fn change_org(call: &mut Call) -> Answer {
+    let org = named(call).await?;
+    let form = call.form().await?;
+    let Some(quota_bytes) = form.number("quota_bytes")? else {
+        return Err(Refusal::new(
+            400,
+            "invalid",
+            "quota_bytes is required: a whole number, or null for no quota",
+        ));
+    };
+    let (state, id) = (call.state.clone(), org.id.clone());
+    let changed = blocking(move || state.accounts.set_quota(&id, quota_bytes)).await?;
+    shown(call, changed.ok_or_else(|| no_org(&org.slug))?).await
+}
+
+/// An organisation with what it has stored.
+async fn shown(call: &Call, org: Org) -> Answer {
+    let (state, id) = (call.state.clone(), org.id.clone());
+    let usage = blocking(move || state.accounts.usage(&id)).await?;
+    let mut members = org_members(&org);
+    members.push(("used_bytes", Json::Number(usage.bytes)));
+    members.push(("uploads", Json::Number(usage.uploads)));
+    Ok(json(200, Json::Object(members)))
+}
+
+fn no_org(name: &str) -> Refusal {
+    Refusal::new(404, "org_not_found", format!("Org '{name}' does not exist"))
 }
 
 /// `GET /api/admin/orgs/<org>/projects`
@@ -39,7 +75,7 @@ pub(super) async fn tokens(call: &mut Call) -> Answer {
 async fn named(call: &Call) -> Result<Org, Refusal> {
     let name = call.param("org");
     let found = orgs_of(call).await?.into_iter().find(|org| org.id == name || org.slug == name);
-    found.ok_or_else(|| Refusal::new(404, "org_not_found", format!("Org '{name}' does not exist")))
+    found.ok_or_else(|| no_org(name))
 }
 
 fn page<T>(call: &Call, rows: &[T], id: impl Fn(&T) -> &str, show: impl Fn(&T) -> Json) -> Answer {

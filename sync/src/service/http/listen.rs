@@ -39,7 +39,7 @@ use super::body::Spools;
 use super::limits::{
     ANSWER_WAIT_SECONDS_MAX, BLOCKING_THREADS_MAX, CONNECTION_BUFFER_BYTES, CONNECTION_STREAMS_MAX,
     CONNECTIONS_MAX, DRAIN_SECONDS_MAX, HANDSHAKE_WAIT_SECONDS_MAX, HEADER_BYTES_MAX,
-    HEADER_WAIT_SECONDS_MAX, HEADERS_MAX, STREAM_WINDOW_BYTES,
+    HEADER_WAIT_SECONDS_MAX, HEADERS_MAX, ORG_REQUESTS_TOKENS, STREAM_WINDOW_BYTES,
 };
 use super::metrics::Metrics;
 use super::routes::{counted, router};
@@ -90,6 +90,7 @@ impl Server {
             accounts: backend.accounts,
             staging: backend.staging,
             rates: Rates::new(config.requests_per_second),
+            org_rates: Rates::new(config.requests_per_second.saturating_mul(ORG_REQUESTS_TOKENS)),
             turns: Turns::new(),
             spools,
             metrics: Metrics::new(counted()),
