@@ -300,7 +300,7 @@ impl ProjectArchive {
             renewed |= give_way(&store, &planned.runs)?;
             match &planned.events {
                 None if planned.runs.is_empty() || store.segments().get(&planned.sealed.id).is_some() => {}
-                None => adopt(&store, &planned.path, &planned.sealed.id, planned.tips.clone())?,
+                None => adopt(&store, &planned.path, &planned.sealed.id, planned.tips.clone(), None)?,
                 Some(events) if events.is_empty() => {}
                 Some(events) => {
                     let (sealed, tips) = (&planned.sealed, planned.tips.clone());
