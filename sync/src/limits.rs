@@ -55,6 +55,8 @@ pub const RUNS_MAX: usize = 65_536;
 pub const QUESTION_IDS_MAX: usize = 16_384;
 /// Segments of one commit.
 pub const COMMIT_SEGMENTS_MAX: usize = 4_096;
+/// Runs of events in the segments of one commit, which are all in memory while it is checked.
+pub const COMMIT_RUNS_MAX: usize = 262_144;
 /// Symbols that a reconciliation may take.
 pub const SYMBOLS_MAX: usize = 262_144;
 /// Symbols that a reconciliation asks for first.
