@@ -113,7 +113,7 @@ fn body(source: &Source) -> Result<Option<String>> {
 }
 
 /// Reads one answer, which must be a success, and gives how many it says were taken in.
-fn answer(from: &mut BufReader<TcpStream>) -> Result<u64> {
+pub(crate) fn answer(from: &mut BufReader<TcpStream>) -> Result<u64> {
     let (mut status, mut length) = (String::new(), 0);
     from.read_line(&mut status)?;
     loop {

@@ -19,6 +19,7 @@ mod exchange;
 mod files;
 mod generate;
 mod ingest;
+mod large;
 mod layout;
 mod measure;
 mod ours;

@@ -8,6 +8,7 @@ use crate::Options;
 use crate::crowd;
 use crate::files;
 use crate::ingest;
+use crate::large;
 use crate::layout;
 use crate::measure::{self, Cost, Job, Samples};
 use crate::ours::Ours;
@@ -37,6 +38,7 @@ pub(crate) fn run(options: &Options, report: &mut Report) -> Result<()> {
     }
     ingest::run(options, &work, report)?;
     crowd::run(options, &work, report)?;
+    large::run(options, &work, report)?;
     grown(options, &work, report)?;
     files::remove(&work)
 }

@@ -12,8 +12,8 @@ use std::str::FromStr;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub(crate) use admin::{
-    Admin, AdminOrg, AdminProject, AdminProjectCreate, AdminToken, OrgCreate, ProjectRemove, Service,
-    TokenCreate,
+    Admin, AdminOrg, AdminProject, AdminProjectCreate, AdminToken, OrgCreate, OrgSet, ProjectRemove, Quota,
+    Service, TokenCreate,
 };
 pub(crate) use serve::Serve;
 

@@ -325,6 +325,11 @@ pub(crate) struct AdminOrg {
     pub(crate) name: String,
     pub(crate) created_at: String,
     pub(crate) new: bool,
+    pub(crate) quota_bytes: Option<u64>,
+    /// What all its files take, where that was asked for.
+    pub(crate) used_bytes: Option<u64>,
+    /// Uploads that wait for their commit, where that was asked for.
+    pub(crate) uploads: Option<u64>,
 }
 
 /// `admin project`: one line for each project.

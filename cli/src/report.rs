@@ -84,6 +84,9 @@ impl Failure {
             ErrorKind::Corrupt => Some("agent-trace verify"),
             ErrorKind::Unsupported => Some("install a newer version of agent-trace"),
             ErrorKind::Unavailable => Some("run the same command again later"),
+            ErrorKind::Full if self.error.message().contains("quota_exceeded") => {
+                Some("ask the admin of the service for more room")
+            }
             ErrorKind::Full => Some("free space on the disk and run the same command again"),
             _ => None,
         };

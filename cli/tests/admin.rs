@@ -260,7 +260,7 @@ fn a_folder_in_use_is_refused_and_its_user_named() {
     let world = World::made();
     let book = world.book();
     let holder = format!("process {}", std::process::id());
-    world.admin(&["org", "list"]).fails(5, &["data", &holder, "hint: stop the service"]);
+    world.admin(&["org", "list"]).fails(5, &["data", &holder, "hint: ", "--url URL"]);
     assert_eq!(world.error(&["token", "create"])["kind"], "unavailable");
     drop(book);
     world.admin(&["org", "list"]).well();

@@ -220,3 +220,207 @@ fn a_data_folder_has_one_service() {
     let half = Service::command(&data).args(["--tls-cert", "x"]).output().unwrap();
     assert_eq!(half.status.code(), Some(2));
 }
+
+/// Runs `admin` with the secret of the tests, or another.
+fn admin(dir: &Path, secret: Option<&str>, args: &[&str]) -> (i32, Vec<Value>, String) {
+    let mut command = support::command(PROGRAM, dir, dir);
+    command.args(["--json", "admin"]).args(args);
+    if let Some(secret) = secret {
+        command.env("AGENT_TRACE_ADMIN_SECRET", secret);
+    }
+    let output = command.output().unwrap();
+    let out = String::from_utf8(output.stdout).unwrap();
+    let lines = out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    (output.status.code().unwrap(), lines, String::from_utf8(output.stderr).unwrap())
+}
+
+/// What may differ between two services: ids, times and secrets.
+fn comparable(mut line: Value) -> Value {
+    for (name, value) in line.as_object_mut().unwrap() {
+        let is_own =
+            name == "id" || name.ends_with("_at") || ["org_id", "prefix", "token"].contains(&name.as_str());
+        if is_own && !value.is_null() {
+            *value = "there".into();
+        }
+    }
+    line
+}
+
+#[test]
+fn admin_answers_the_same_on_the_folder_and_over_http() {
+    let dir = TempDir::new().unwrap();
+    let service = Service::start(&dir.path().join("data"));
+    let url = format!("http://{}", service.host);
+    let both = |args: &[&str]| {
+        let folder = admin(dir.path(), None, &[args, &["--data", "folder"]].concat());
+        let http = admin(dir.path(), Some(SECRET), &[args, &["--url", &url]].concat());
+        assert_eq!((folder.0, folder.1.len()), (http.0, http.1.len()), "{args:?}: {folder:?} {http:?}");
+        for (one, other) in folder.1.iter().zip(&http.1) {
+            assert_eq!(comparable(one.clone()), comparable(other.clone()), "{args:?}");
+        }
+        (folder, http)
+    };
+    let status = |args: &[&str], status: i32| {
+        let (folder, http) = both(args);
+        assert_eq!(folder.0, status, "{args:?}: {} {}", folder.2, http.2);
+        http.1
+    };
+    status(&["org", "create", "acme", "--name", "Acme"], 0);
+    status(&["org", "create", "acme"], 0);
+    status(&["org", "create", "Acme"], 2);
+    status(&["org", "create", "acme", "--id", "11111111-2222-4333-8444-555555555555"], 6);
+    status(&["project", "create", "web", "--org", "acme", "--name", "Web", "--description", "x"], 0);
+    status(&["project", "create", "web", "--org", "acme"], 6);
+    status(&["project", "create", "web", "--org", "none"], 9);
+    status(&["project", "create", "we b"], 2);
+    status(&["project", "create", "app"], 0);
+    assert_eq!(status(&["org", "list"], 0).len(), 2);
+    assert_eq!(status(&["project", "list"], 0).len(), 2);
+    assert_eq!(status(&["project", "list", "--org", "acme"], 0).len(), 1);
+    status(&["token", "create", "--scope", "none"], 2);
+    status(&["token", "create", "--expires", "2020-01-01"], 2);
+    status(&["token", "create", "--project", "We b"], 2);
+    let made = status(
+        &["token", "create", "--org", "acme", "--project", "web", "--expires", "30d", "--name", "ci"],
+        0,
+    );
+    let token = made[0]["token"].as_str().unwrap().to_owned();
+    let asked = |token: &str| {
+        service.ask("GET", "/api/v1/auth/whoami", &format!("Authorization: Bearer {token}"), "").unwrap()
+    };
+    assert_eq!(asked(&token).1["org_slug"], "acme");
+    status(&["token", "create", "--scope", "admin"], 0);
+    status(&["token", "list", "--org", "default"], 0);
+    let listed = admin(dir.path(), Some(SECRET), &["token", "list", "--url", &url]).1;
+    assert_eq!(listed.len(), 2);
+    assert!(listed[0]["last_used_at"].is_string() && listed[0]["token"].is_null(), "{listed:?}");
+    status(&["token", "revoke", "0123456789abcdef"], 9);
+    let id = made[0]["id"].as_str().unwrap();
+    let revoke = |id: &str| admin(dir.path(), Some(SECRET), &["token", "revoke", id, "--url", &url]).0;
+    assert_eq!((revoke(&format!("at_{id}")), revoke(&token), revoke("a/../b")), (0, 0, 9));
+    assert_eq!(asked(&token).0, 401);
+    status(&["project", "remove", "app"], 2);
+    status(&["project", "remove", "app", "--yes"], 0);
+    status(&["project", "remove", "app", "--yes"], 9);
+    assert_eq!(status(&["project", "list"], 0).len(), 1);
+}
+
+#[test]
+fn admin_over_http_needs_the_secret_and_a_service() {
+    let dir = TempDir::new().unwrap();
+    let data = dir.path().join("data");
+    let service = Service::start(&data);
+    let url = format!("http://{}", service.host);
+    let fails = |secret: Option<&str>, args: &[&str], status: i32, word: &str| {
+        let (found, lines, err) = admin(dir.path(), secret, args);
+        assert_eq!((found, lines.len()), (status, 0), "{args:?}: {err}");
+        assert!(err.contains(word), "expected `{word}` in: {err}");
+        assert!(!err.contains(SECRET), "{err}");
+    };
+    for args in [["org", "list"], ["token", "list"], ["org", "create"], ["token", "revoke"]] {
+        let name: &[&str] = if args[1] == "list" { &[] } else { &["acme"] };
+        let args = [&args[..], name, &["--url", &url]].concat();
+        fails(Some("another"), &args, 4, "admin's secret");
+        fails(None, &args, 2, "AGENT_TRACE_ADMIN_SECRET");
+    }
+    std::fs::write(dir.path().join("secret"), format!("{SECRET}\n")).unwrap();
+    let with_file = ["org", "list", "--url", &format!("{url}/acme/web"), "--secret-file", "secret"];
+    assert_eq!(admin(dir.path(), None, &with_file).0, 0);
+    // The folder is the service's own while it runs, and what to do instead is said.
+    fails(Some(SECRET), &["org", "list", "--data", "data"], 5, "--url URL");
+    fails(Some(SECRET), &["org", "list", "--data", "data", "--url", &url], 2, "--url");
+    fails(Some(SECRET), &["org", "list"], 2, "--data");
+    fails(Some(SECRET), &["org", "list", "--url", "http://example.test"], 2, "https");
+    fails(Some(SECRET), &["org", "list", "--url", "file:///tmp"], 2, "service");
+    fails(Some(SECRET), &["org", "list", "--url", &format!("{url}/one/two/three")], 2, "cannot take");
+}
+
+/// Sends a blob that nothing else is like; the status of the answer.
+fn blob(service: &Service, token: &str, name: &str, bytes: usize) -> u16 {
+    let body = name.repeat(bytes.div_ceil(name.len()));
+    service.ask("POST", "/api/v1/blobs", token, &body).unwrap().0
+}
+
+#[test]
+fn an_org_stays_within_its_quota_over_restarts_and_many_clients() {
+    let dir = TempDir::new().unwrap();
+    let data = dir.path().join("data");
+    let org = |service: &Service, args: &[&str]| {
+        let url = format!("http://{}", service.host);
+        let (status, lines, err) =
+            admin(dir.path(), Some(SECRET), &[&["org"], args, &["--url", &url]].concat());
+        assert_eq!(status, 0, "{args:?}: {err}");
+        lines[0].clone()
+    };
+    let used = |service: &Service| org(service, &["show", "default"])["used_bytes"].as_u64().unwrap();
+    let service = Service::start(&data);
+    let token = prepare(&service);
+    let (_, body) = batch(0, 0);
+    assert_eq!(service.ask("POST", "/api/v1/sync/traces", &token, &body).unwrap().0, 200);
+    let quota = used(&service) + 3_500_000;
+    assert_eq!(org(&service, &["set", "default", "--quota-bytes", &quota.to_string()])["quota_bytes"], quota);
+    let sent: Vec<u16> = (0..5).map(|at| blob(&service, &token, &format!("a{at}"), 1_000_000)).collect();
+    assert_eq!(sent, [201, 201, 201, 507, 507]);
+    drop(service);
+    // What is there counts after a restart too, on the folder as over HTTP.
+    let (_, lines, _) = admin(dir.path(), None, &["org", "show", "default", "--data", "data"]);
+    assert!(lines[0]["used_bytes"].as_u64().unwrap() <= quota, "{lines:?}");
+    let service = Service::start(&data);
+    assert_eq!(blob(&service, &token, "b", 1_000_000), 507);
+    assert_eq!(service.ids(&token).len(), 5, "reading goes on");
+    let quota = used(&service) + 5_000_000;
+    org(&service, &["create", "default", "--quota-bytes", &quota.to_string()]);
+    let stored: usize = std::thread::scope(|scope| {
+        let clients: Vec<_> = (0..8)
+            .map(|client| {
+                let (service, token) = (&service, &token);
+                scope.spawn(move || {
+                    let name = |at: &i32| format!("c{client}-{at}");
+                    (0..4).filter(|at| blob(service, token, &name(at), 700_000) == 201).count()
+                })
+            })
+            .collect();
+        clients.into_iter().map(|client| client.join().unwrap()).sum()
+    });
+    assert!((6..=7).contains(&stored), "{stored}");
+    assert!(used(&service) <= quota, "{} of {quota}", used(&service));
+    org(&service, &["set", "default", "--quota-bytes", "none"]);
+    assert_eq!(blob(&service, &token, "d", 1_000_000), 201);
+    assert_eq!(org(&service, &["list"])["quota_bytes"], Value::Null);
+}
+
+#[test]
+fn a_push_over_the_quota_says_so() {
+    let dir = TempDir::new().unwrap();
+    let service = Service::start(&dir.path().join("data"));
+    let token = prepare(&service);
+    let token = token.strip_prefix("Authorization: Bearer ").unwrap();
+    let run = |args: &[&str]| {
+        let mut command = support::command(PROGRAM, dir.path(), dir.path());
+        command.args(["--store", "store"]).args(args).env("TOKEN", token);
+        let output = command.output().unwrap();
+        (output.status.code().unwrap(), String::from_utf8(output.stderr).unwrap())
+    };
+    let trace = support::trace("one", "2026-01-01T00:00:00Z", "a.rs", Value::Array(vec![]));
+    std::fs::write(dir.path().join("traces.jsonl"), format!("{trace}\n")).unwrap();
+    let url = format!("http://{}/default/web", service.host);
+    for args in [
+        &["init"][..],
+        &["import", "traces.jsonl"],
+        &["remote", "add", "origin", &url, "--token-env", "TOKEN"],
+    ] {
+        let (status, err) = run(args);
+        assert_eq!(status, 0, "{args:?}: {err}");
+    }
+    let host = format!("http://{}", service.host);
+    let set = |quota| {
+        admin(dir.path(), Some(SECRET), &["org", "set", "default", "--quota-bytes", quota, "--url", &host]).0
+    };
+    assert_eq!(set("1000"), 0);
+    let (status, err) = run(&["push", "--full"]);
+    assert_eq!(status, 13, "{err}");
+    assert!(err.contains("quota_exceeded") && err.contains("hint: ask the admin"), "{err}");
+    assert_eq!(set("none"), 0);
+    let (status, err) = run(&["push", "--full"]);
+    assert_eq!(status, 0, "{err}");
+}

@@ -646,7 +646,7 @@ impl OpenSegment {
                 Some((frame, slot)) => plain_object(self.file.as_ref(), &self.key, frame, slot),
                 None => fetch(id),
             };
-            let digest = digest(&batch, &mut unpacker, &earlier)?;
+            let digest = digest(&batch, &mut unpacker, &earlier, false)?;
             self.ids.add(digest.ids.iter().map(|entry| (entry.id, (entry.frame, entry.slot))));
             digests.push(digest);
             Ok(())

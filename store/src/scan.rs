@@ -4,6 +4,8 @@
 //! damage, because that batch was only written after the sync of the one before had returned. This module says
 //! which; it changes nothing.
 
+use std::collections::HashMap;
+
 use memchr::memmem;
 
 use crate::codec::Decoder;
@@ -13,8 +15,11 @@ use crate::event::{Event, Fact, decode_events};
 use crate::frame::{FRAME_HEADER_BYTES, FRAME_MAGIC, Frame, FrameHeader, FrameKey, FrameKind, Unpacker};
 use crate::id::{EventId, ObjectId};
 use crate::kind::Kind;
-use crate::limits::{BATCH_RAW_BYTES_MAX, SEGMENT_BYTES_MAX, SEGMENT_EVENTS_MAX, SEGMENT_NAMES_MAX};
-use crate::object::{Objects, Stored};
+use crate::limits::{
+    BATCH_RAW_BYTES_MAX, OBJECT_BYTES_MAX, RECIPE_DEPTH_MAX, RECIPE_PARTS_MAX, SEGMENT_BYTES_MAX,
+    SEGMENT_EVENTS_MAX, SEGMENT_NAMES_MAX,
+};
+use crate::object::{Objects, Recipe, Stored};
 use crate::record::{self, Name};
 use crate::segment::{Commit, Contents, EventsPlace, LogTail, read_footer, read_frame};
 use crate::table::{IdEntry, NameEntry};
@@ -362,7 +367,9 @@ pub struct Digest {
     /// Where each object stands.
     pub ids: Vec<IdEntry>,
     /// Objects that have a recipe, with their parts.
-    pub recipes: Vec<crate::object::Recipe>,
+    pub recipes: Vec<Recipe>,
+    /// Those of them of which all parts stand in the batch and put together what they should, where that was asked for.
+    pub proved: Vec<ObjectId>,
     /// Raw bytes of the objects frames.
     pub raw_bytes: u64,
     /// Offsets of the objects frames.
@@ -382,11 +389,13 @@ pub fn offset_u32(offset: u64) -> u32 {
     u32::try_from(offset).expect("segments are bounded by limits")
 }
 
-/// Takes a batch apart. `fetch` finds a record that stands in an earlier batch.
+/// Takes a batch apart. `fetch` finds a record that stands in an earlier batch; where `prove` is set, recipes are put
+/// together as long as their parts are at hand.
 pub fn digest(
     batch: &Batch,
     unpacker: &mut Unpacker,
     fetch: &dyn Fn(&ObjectId) -> Result<Vec<u8>>,
+    prove: bool,
 ) -> Result<Digest> {
     let mut digest = Digest::default();
     let raw = batch.raw_bytes();
@@ -396,7 +405,7 @@ pub fn digest(
         )));
     }
     let mut decoded: Vec<Objects> = Vec::new();
-    let mut places: std::collections::HashMap<ObjectId, (usize, usize)> = std::collections::HashMap::new();
+    let mut places: HashMap<ObjectId, (usize, usize)> = HashMap::new();
     for (offset, frame) in &batch.frames {
         let at = |error: Error| error.context(format!("frame at byte {offset} cannot be decoded"));
         let raw = frame.clone().into_raw(unpacker).map_err(at)?;
@@ -449,7 +458,67 @@ pub fn digest(
             },
         };
     }
+    if prove {
+        let recipes: HashMap<ObjectId, &Recipe> =
+            digest.recipes.iter().map(|recipe| (recipe.id, recipe)).collect();
+        let at_hand = AtHand { decoded: &decoded, places: &places, recipes: &recipes };
+        digest.proved =
+            digest.recipes.iter().filter(|recipe| at_hand.proves(recipe)).map(|recipe| recipe.id).collect();
+    }
     Ok(digest)
+}
+
+/// The objects of a batch, whose hashes have been compared.
+struct AtHand<'a> {
+    decoded: &'a [Objects],
+    places: &'a HashMap<ObjectId, (usize, usize)>,
+    recipes: &'a HashMap<ObjectId, &'a Recipe>,
+}
+
+impl AtHand<'_> {
+    /// Whether a recipe puts together what its id says. One that needs what is not at hand is not proved; nor is one that
+    /// is false, which whoever looks at it again then says.
+    fn proves(&self, recipe: &Recipe) -> bool {
+        let (mut whole, mut parts) = (blake3::Hasher::new(), 0);
+        self.put_together(recipe, 0, &mut parts, &mut whole) == Some(recipe.bytes)
+            && recipe.bytes <= OBJECT_BYTES_MAX
+            && whole.finalize().as_bytes() == recipe.id.as_bytes()
+    }
+
+    fn put_together(
+        &self,
+        recipe: &Recipe,
+        depth: usize,
+        parts: &mut usize,
+        whole: &mut blake3::Hasher,
+    ) -> Option<u64> {
+        let mut sum = 0u64;
+        for part in &recipe.parts {
+            *parts += 1;
+            if depth >= RECIPE_DEPTH_MAX || *parts > RECIPE_PARTS_MAX {
+                return None;
+            }
+            let bytes = match (self.places.get(&part.id), self.recipes.get(&part.id)) {
+                (Some((frame, slot)), _) => match self.decoded[*frame].get(*slot) {
+                    Ok(Stored::Plain(bytes)) => {
+                        whole.update(bytes);
+                        bytes.len() as u64
+                    }
+                    _ => return None,
+                },
+                // Compared before anything is hashed, so that false lengths cost nothing.
+                (None, Some(base)) if base.bytes == part.bytes => {
+                    self.put_together(base, depth + 1, parts, whole)?
+                }
+                _ => return None,
+            };
+            if bytes != part.bytes {
+                return None;
+            }
+            sum += bytes;
+        }
+        Some(sum)
+    }
 }
 
 impl Batch {

@@ -267,6 +267,12 @@ impl Store {
         self.refresh().map(|_| ())
     }
 
+    /// The same for a segment of which is known already what the index would learn by reading it.
+    pub fn adopt_indexed(&self, path: &Path, id: &SegmentId, feed: Feed) -> Result<()> {
+        self.adopt(path, id)?;
+        self.apply(vec![(feed.row.nonce, HEADER_BYTES as u64, feed)])
+    }
+
     /// Where the own log stands, durably or not.
     pub fn tail(&self) -> Result<LogTail> {
         let writer = self.writer();
@@ -649,11 +655,17 @@ impl Store {
 
     /// Takes batches apart in parallel.
     pub fn digest_all(&self, batches: &[Batch]) -> Result<Vec<Digest>> {
-        self.digest_all_with(&[], batches)
+        self.digest_all_with(&[], batches, false)
     }
 
-    /// The same for batches of segments that are not in the store yet.
-    pub fn digest_all_with(&self, extra: &[Arc<Sealed>], batches: &[Batch]) -> Result<Vec<Digest>> {
+    /// The same for batches of segments that are not in the store yet; where `prove` is set, recipes whose parts are at
+    /// hand are put together.
+    pub fn digest_all_with(
+        &self,
+        extra: &[Arc<Sealed>],
+        batches: &[Batch],
+        prove: bool,
+    ) -> Result<Vec<Digest>> {
         let fetch = |id: &ObjectId| {
             let mut bytes = Vec::new();
             self.copy_with(extra, id, &mut |part| {
@@ -664,7 +676,7 @@ impl Store {
         };
         batches
             .par_iter()
-            .map_init(Unpacker::new, |unpacker, batch| digest(batch, unpacker, &fetch))
+            .map_init(Unpacker::new, |unpacker, batch| digest(batch, unpacker, &fetch, prove))
             .collect()
     }
 }

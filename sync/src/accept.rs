@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use agent_trace_store::build::Builder;
 use agent_trace_store::event::Event;
+use agent_trace_store::index::Feed;
 use agent_trace_store::limits::BATCH_EVENTS_MAX;
 use agent_trace_store::log::Prepared;
 use agent_trace_store::segment::{Contents, Run};
@@ -92,10 +93,13 @@ pub fn tips_for(runs: &[Run], known: &BTreeMap<WriterId, Tip>, came: &[Tip]) -> 
 }
 
 /// Keeps a segment of which all is new as it is.
-pub fn adopt(store: &Store, path: &Path, id: &SegmentId, tips: Vec<Tip>) -> Result<()> {
+pub fn adopt(store: &Store, path: &Path, id: &SegmentId, tips: Vec<Tip>, feed: Option<Feed>) -> Result<()> {
     // The signed tips first: without them the events would count as nobody's.
     store.append(Prepared { tips, ..Prepared::default() })?;
-    store.adopt(path, id)
+    match feed {
+        Some(feed) => store.adopt_indexed(path, id, feed),
+        None => store.adopt(path, id),
+    }
 }
 
 /// Takes events of a segment: into the open segment, or into one built in `aside` for them where it is much.

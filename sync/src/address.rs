@@ -124,6 +124,25 @@ impl fmt::Display for ServiceUrl {
     }
 }
 
+/// What stands before `/api/...` in requests to a service as such: its host, or the URL of a remote of it.
+pub fn service_base(text: &str, plaintext: Plaintext) -> Result<String> {
+    let text = text.trim();
+    let rest = text.split_once("://").map_or("", |(_, rest)| without_query(rest));
+    // A host alone is read as one with a project, which is left out again.
+    let is_host = !rest.is_empty() && authority(rest).1.is_empty() && text.len() <= URL_BYTES_MAX;
+    let whole =
+        if is_host { format!("{}/at/org/project", text.trim_end_matches('/')) } else { text.to_owned() };
+    match RemoteUrl::parse(&whole, plaintext) {
+        Ok(RemoteUrl::Service(service)) if is_host => Ok(service.host_url),
+        Ok(RemoteUrl::Service(service)) => Ok(service.base_url()),
+        Ok(RemoteUrl::Folder(_)) => Err(refused(text, "expected that of a service, `https://<host>[:port]`")),
+        Err(error) if is_host => {
+            Err(Error::new(error.kind(), error.message().replace("/at/org/project", "")))
+        }
+        Err(error) => Err(error),
+    }
+}
+
 /// Names an organisation or a project of a service: `^[a-z0-9][a-z0-9._-]{0,63}$`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Slug(String);

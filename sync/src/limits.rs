@@ -55,6 +55,8 @@ pub const RUNS_MAX: usize = 65_536;
 pub const QUESTION_IDS_MAX: usize = 16_384;
 /// Segments of one commit.
 pub const COMMIT_SEGMENTS_MAX: usize = 4_096;
+/// Runs of events in the segments of one commit, which are all in memory while it is checked.
+pub const COMMIT_RUNS_MAX: usize = 262_144;
 /// Symbols that a reconciliation may take.
 pub const SYMBOLS_MAX: usize = 262_144;
 /// Symbols that a reconciliation asks for first.
@@ -91,6 +93,8 @@ pub const RETRY_AFTER_MICROS_MAX: u64 = 30_000_000;
 pub const REFUSAL_BYTES_MAX: u64 = 64 << 10;
 /// A small answer in JSON.
 pub const ANSWER_BYTES_MAX: u64 = 1 << 20;
+/// A page of a list for the admin.
+pub const ADMIN_PAGE_BYTES_MAX: u64 = 16 << 20;
 /// A page of records by protocol 1.
 pub const PAGE_BYTES_MAX: u64 = 512 << 20;
 /// Items of one page by protocol 1.
@@ -103,6 +107,8 @@ pub const LEGACY_BYTES_MAX: usize = 10 << 20;
 pub const INLINE_BYTES_MAX: u64 = 256 << 10;
 /// A commit that waits for its answer, as it is kept here.
 pub const PENDING_BYTES_MAX: u64 = 64 << 20;
+/// Segments of a stream that have come in and wait to be checked.
+pub const SEGMENTS_AHEAD: usize = 1;
 /// Times that a pull asks again after a stream that was cut.
 pub const STREAMS_MAX: u32 = 5;
 
@@ -112,6 +118,14 @@ pub const ARRIVALS_CACHE_BYTES: usize = 32 << 20;
 pub const UPLOADS_OPEN_MAX: usize = 8;
 /// What may be uploaded to a project and not be committed.
 pub const UPLOADS_BYTES_MAX: u64 = 64 << 30;
+/// Uploads that an organisation may have at once, whole ones that wait for their commit too.
+pub const ORG_UPLOADS_MAX: u64 = 16_384;
+/// What a request may write beside what it brings, as far as quotas count it.
+pub const QUOTA_REQUEST_BYTES: u64 = 4 << 10;
+/// Bytes after which what an organisation has stored is measured anew; less near small quotas.
+pub const QUOTA_MEASURED_AFTER_BYTES: u64 = 64 << 20;
+/// Time between two such measurements.
+pub const QUOTA_MEASURED_MICROS_MIN: u64 = 1_000_000;
 /// How long uploads, staged bytes and answers to commits are kept.
 pub const UPLOADS_KEPT_MICROS: i64 = 86_400_000_000;
 /// How often staged bytes that nobody has named are looked for.

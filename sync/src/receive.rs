@@ -7,13 +7,14 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use agent_trace_store::event::Event;
-use agent_trace_store::index::Index;
+use agent_trace_store::index::{Feed, Index, SegmentRow};
 use agent_trace_store::log::hash_file;
-use agent_trace_store::scan::{Batch, Digest, Ending, ScanStart, scan};
+use agent_trace_store::scan::{Batch, Digest, Ending, Row, ScanStart, scan};
 use agent_trace_store::segment::{Contents, HEADER_BYTES, Run, read_footer};
 use agent_trace_store::segments::Sealed;
 use agent_trace_store::writer::Tip;
 use agent_trace_store::{Error, EventId, ObjectId, Result, Seq, Store, WriterId};
+use rayon::prelude::*;
 
 use crate::tables::stands_in;
 
@@ -98,6 +99,8 @@ pub struct Checked {
     pub borrowed: Vec<ObjectId>,
     /// Whether the footer says what is in it, so that the file may be kept as it is.
     pub footer_holds: bool,
+    /// What the index learns by it, where the file may be kept and there is an index.
+    pub feed: Option<Feed>,
 }
 
 /// What is wrong with a segment.
@@ -115,7 +118,7 @@ pub fn check(
     tips: &std::collections::BTreeMap<WriterId, Tip>,
     neighbours: &Neighbours,
 ) -> Result<Verdict> {
-    check_among(store, sealed, &[], tips, neighbours)
+    check_with(store, sealed, &[], tips, neighbours, true)
 }
 
 /// The same, where objects may also stand in other segments that are being checked.
@@ -125,6 +128,17 @@ pub fn check_among(
     others: &[Arc<Sealed>],
     tips: &std::collections::BTreeMap<WriterId, Tip>,
     neighbours: &Neighbours,
+) -> Result<Verdict> {
+    check_with(store, sealed, others, tips, neighbours, false)
+}
+
+fn check_with(
+    store: &Store,
+    sealed: &Arc<Sealed>,
+    others: &[Arc<Sealed>],
+    tips: &std::collections::BTreeMap<WriterId, Tip>,
+    neighbours: &Neighbours,
+    is_indexed: bool,
 ) -> Result<Verdict> {
     let hash = hash_file(sealed.file.as_ref(), sealed.bytes)?;
     if hash != sealed.id {
@@ -136,7 +150,7 @@ pub fn check_among(
     }
     let mut extra = vec![Arc::clone(sealed)];
     extra.extend(others.iter().filter(|other| other.id != sealed.id).cloned());
-    let (digests, end, count) = take_apart(store, sealed, &extra)?;
+    let (digests, end) = take_apart(store, sealed, &extra)?;
     let mut borrowed = missing_objects(store, &digests)?;
     for id in &borrowed {
         if !stands_in(&extra[1..], id)? {
@@ -148,6 +162,7 @@ pub fn check_among(
     let mut contents = Contents::default();
     let mut events = Vec::new();
     let mut received_tips = Vec::new();
+    let mut rows = Vec::new();
     for digest in digests {
         for tip in &digest.tips {
             tip.verify()?;
@@ -157,15 +172,19 @@ pub fn check_among(
         events.extend(
             digest.events.iter().zip(first..).map(|((event, id, _), number)| (event.clone(), *id, number)),
         );
-        contents.absorb(digest)?;
+        let more = contents.absorb(digest)?;
+        if is_indexed {
+            rows.extend(more);
+        }
     }
-    if contents.events != count {
+    if contents.events != end.events {
         let found = contents.events;
-        return Err(Error::corrupt(format!("its commits count {count} events, found {found}")));
+        return Err(Error::corrupt(format!("its commits count {} events, found {found}", end.events)));
     }
     let forks = contents.runs.iter().filter_map(|run| neighbours.misfit(run)).collect();
     let unsigned = unsigned(&events, tips, &received_tips);
-    let footer_holds = footer_holds(sealed, &contents, end)?;
+    let footer_holds = footer_holds(sealed, &contents, end.offset)?;
+    let feed = (is_indexed && footer_holds).then(|| feed(sealed, &end, rows, received_tips.clone()));
     Ok(Verdict::Good(Box::new(Checked {
         sealed: Arc::clone(sealed),
         events,
@@ -174,16 +193,38 @@ pub fn check_among(
         tips: received_tips,
         borrowed,
         footer_holds,
+        feed,
     })))
 }
 
-/// Takes all batches apart, several at once; any damage refuses the segment.
-fn take_apart(store: &Store, sealed: &Arc<Sealed>, extra: &[Arc<Sealed>]) -> Result<(Vec<Digest>, u64, u32)> {
+/// What the index learns by a segment whose directory says what is in it.
+fn feed(sealed: &Sealed, end: &ScanStart, rows: Vec<Row>, tips: Vec<Tip>) -> Feed {
+    let directory = &sealed.directory;
+    let row = SegmentRow {
+        nonce: sealed.header.nonce,
+        id: Some(sealed.id),
+        end: end.offset,
+        batch: end.batch,
+        events: directory.events,
+        objects: directory.objects,
+        raw_bytes: directory.raw_bytes,
+        tail: end.tail,
+        kinds: directory.kinds.clone(),
+    };
+    Feed { row, rows, runs: directory.runs.clone(), tips, open: None }
+}
+
+/// Takes all batches apart, several at once; any damage refuses the segment. Says where it ends, too.
+fn take_apart(
+    store: &Store,
+    sealed: &Arc<Sealed>,
+    extra: &[Arc<Sealed>],
+) -> Result<(Vec<Digest>, ScanStart)> {
     let start = ScanStart { offset: HEADER_BYTES as u64, batch: 0, tail: sealed.header.tail, events: 0 };
     let mut digests = Vec::new();
     let mut waiting: Vec<Batch> = Vec::new();
     let mut flush = |waiting: &mut Vec<Batch>| -> Result<()> {
-        digests.extend(store.digest_all_with(extra, waiting)?);
+        digests.extend(store.digest_all_with(extra, waiting, true)?);
         waiting.clear();
         Ok(())
     };
@@ -199,7 +240,9 @@ fn take_apart(store: &Store, sealed: &Arc<Sealed>, extra: &[Arc<Sealed>]) -> Res
     if scanned.ending != Ending::Footer {
         return Err(Error::corrupt("the segment has no footer"));
     }
-    Ok((digests, scanned.end, scanned.events))
+    let end =
+        ScanStart { offset: scanned.end, batch: scanned.batch, tail: scanned.tail, events: scanned.events };
+    Ok((digests, end))
 }
 
 /// Objects that events or recipes need and that are neither in the segment nor in the store.
@@ -218,12 +261,13 @@ fn missing_objects(store: &Store, digests: &[Digest]) -> Result<Vec<ObjectId>> {
     Ok(elsewhere.into_iter().zip(held).filter(|(_, held)| !held).map(|(id, _)| id).collect())
 }
 
-/// Puts every object that comes in parts together and compares its hash.
+/// Puts every object that comes in parts together and compares its hash, but for those of which all parts stood in one
+/// batch, since that is done already.
 fn check_recipes(store: &Store, extra: &[Arc<Sealed>], digests: &[Digest]) -> Result<()> {
-    for recipe in digests.iter().flat_map(|digest| &digest.recipes) {
-        store.copy_with(extra, &recipe.id, &mut |_| Ok(()))?;
-    }
-    Ok(())
+    let proved: HashSet<ObjectId> = digests.iter().flat_map(|digest| digest.proved.iter().copied()).collect();
+    let recipes = digests.iter().flat_map(|digest| &digest.recipes);
+    let rest: Vec<ObjectId> = recipes.map(|recipe| recipe.id).filter(|id| !proved.contains(id)).collect();
+    rest.par_iter().try_for_each(|id| store.prove_with(extra, id))
 }
 
 /// Events beyond what their writers signed, and events at a signed place with another id.

@@ -165,7 +165,7 @@ impl<'a> Taking<'a> {
     /// Takes a segment of the inbox in, or says which object it lacks.
     pub(crate) fn take(&mut self, path: &Path, sealed: &Arc<Sealed>) -> Result<Option<ObjectId>> {
         let checked = match check(self.store, sealed, &self.tips, &self.neighbours) {
-            Ok(Verdict::Good(checked)) => checked,
+            Ok(Verdict::Good(checked)) => *checked,
             Ok(Verdict::Incomplete(missing)) => return Ok(Some(missing)),
             Err(error) if matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::NotFound) => {
                 self.refuse(&sealed.id, &error);
@@ -182,7 +182,7 @@ impl<'a> Taking<'a> {
             let key = segment_key(&sealed.id);
             self.report.refused.push(format!("`{key}`: {count} events that their writer has not signed"));
         }
-        self.accept(path, &checked)?;
+        self.accept(path, checked)?;
         Ok(None)
     }
 
@@ -208,9 +208,9 @@ impl<'a> Taking<'a> {
     }
 
     /// Makes the new events of a checked segment part of the store.
-    fn accept(&mut self, path: &Path, checked: &Checked) -> Result<()> {
-        let mut events = new_events(checked, &self.held, &self.forked);
-        let is_fork = self.add_asked(checked, &mut events);
+    fn accept(&mut self, path: &Path, mut checked: Checked) -> Result<()> {
+        let mut events = new_events(&checked, &self.held, &self.forked);
+        let is_fork = self.add_asked(&checked, &mut events);
         if let Some(since) = self.since {
             events.retain(|(event, _, _)| event.fact.time >= since);
         }
@@ -226,8 +226,8 @@ impl<'a> Taking<'a> {
                 ids.insert(*id);
             }
         }
-        if !is_fork && goes_whole(&events, checked) {
-            adopt(self.store, path, &checked.sealed.id, tips)?;
+        if !is_fork && goes_whole(&events, &checked) {
+            adopt(self.store, path, &checked.sealed.id, tips, checked.feed.take())?;
         } else {
             append(self.store, &self.inbox, &checked.sealed, &[], events, tips)?;
         }

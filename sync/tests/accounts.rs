@@ -112,6 +112,43 @@ fn projects_are_unique_in_their_org_and_listed_newest_first() {
     );
 }
 
+#[test]
+fn a_quota_is_set_and_taken_away() {
+    let (disk, book) = book();
+    assert_eq!(book.orgs()[0].quota_bytes, None);
+    let changed = book.set_quota(DEFAULT_ORG_ID, Some(7)).unwrap().unwrap();
+    assert_eq!((changed.slug.as_str(), changed.quota_bytes), (DEFAULT_ORG_SLUG, Some(7)));
+    assert_eq!(book.set_quota(OTHER_ORG, Some(7)).unwrap(), None);
+    assert_eq!(book.set_quota("none", Some(7)).unwrap(), None);
+    drop(book);
+    disk.crash();
+    let book = open(&disk.env());
+    assert_eq!(book.orgs()[0].quota_bytes, Some(7));
+    book.set_quota(DEFAULT_ORG_ID, None).unwrap();
+    drop(book);
+    assert_eq!(open(&disk.env()).orgs()[0].quota_bytes, None);
+}
+
+#[test]
+fn what_an_org_has_stored_is_all_its_files() {
+    let (disk, book) = book();
+    let (acme, _) = book.put_org("acme", None, None).unwrap();
+    let web = book.create_project(DEFAULT_ORG_ID, "web", None, None).unwrap();
+    let other = book.create_project(&acme.id, "web", None, None).unwrap();
+    let fs = disk.env().fs;
+    for (project, bytes) in [(&web.id, 5), (&other.id, 1000)] {
+        let uploads = path("projects").join(project).join("uploads").join("t");
+        fs.create_dir_all(&uploads).unwrap();
+        for name in ["ab".repeat(32), format!("{}.len", "ab".repeat(32))] {
+            fs.create(&uploads.join(name), true).unwrap().write_all_at(&vec![0; bytes], 0).unwrap();
+        }
+    }
+    let usage = book.usage(DEFAULT_ORG_ID).unwrap();
+    assert_eq!((usage.bytes, usage.uploads), (10, 1));
+    assert_eq!(book.usage(&acme.id).unwrap().bytes, 2000);
+    assert_eq!(book.usage("none").unwrap().bytes, 0);
+}
+
 // ---- tokens
 
 #[test]
@@ -424,6 +461,8 @@ struct Known {
     /// Secrets, and whether they let in.
     tokens: BTreeMap<String, bool>,
     admin: Option<AdminSecret>,
+    /// The quota of the default org, where it is certain.
+    quota: Option<Option<u64>>,
 }
 
 /// Does it, and once more where a fault was in the way.
@@ -438,6 +477,11 @@ fn workload(disk: &SimDisk, known: &mut Known) -> Result<(), Error> {
     known.admin = twice(disk, || book.admit_admin(None))?.or(known.admin.take());
     twice(disk, || book.put_org("acme", None, None))?;
     known.orgs.insert("acme".to_owned());
+    for quota in [Some(1 << 30), None, Some(1 << 20)] {
+        known.quota = None;
+        twice(disk, || book.set_quota(DEFAULT_ORG_ID, quota))?;
+        known.quota = Some(quota);
+    }
     for slug in ["web", "app"] {
         if !known.projects.contains_key(slug) && book.project(DEFAULT_ORG_ID, slug).is_none() {
             let project = twice(disk, || book.create_project(DEFAULT_ORG_ID, slug, None, None))?;
@@ -476,6 +520,10 @@ fn check(disk: &SimDisk, known: &Known, case: &str) {
     }
     for (secret, lets_in) in &known.tokens {
         assert_eq!(book.authenticate(secret).is_some(), *lets_in, "{case}: a token");
+    }
+    if let Some(quota) = known.quota {
+        let found = book.orgs().into_iter().find(|org| org.id == DEFAULT_ORG_ID).unwrap().quota_bytes;
+        assert_eq!(found, quota, "{case}: the quota of an org");
     }
     if let Some(secret) = &known.admin {
         assert!(book.is_admin(secret.expose()), "{case}: the admin is shut out");

@@ -23,3 +23,5 @@ mod v2;
 mod bounds;
 #[path = "http/openapi.rs"]
 mod openapi;
+#[path = "http/admin.rs"]
+mod admin;

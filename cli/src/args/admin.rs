@@ -21,9 +21,18 @@ pub(crate) enum Admin {
 /// Which service.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Service {
-    /// The data folder of the service, which must not be running
-    #[arg(long, value_name = "DIR")]
-    pub(crate) data: PathBuf,
+    /// The data folder of a service that is not running
+    #[arg(long, value_name = "DIR", required_unless_present = "url")]
+    pub(crate) data: Option<PathBuf>,
+    /// A running service, with its admin's secret from AGENT_TRACE_ADMIN_SECRET or --secret-file
+    #[arg(long, value_name = "URL", conflicts_with = "data")]
+    pub(crate) url: Option<String>,
+    /// A file with the admin's secret
+    #[arg(long, value_name = "FILE", requires = "url", conflicts_with = "data")]
+    pub(crate) secret_file: Option<PathBuf>,
+    /// Let the secret go over http to another machine
+    #[arg(long, requires = "url", conflicts_with = "data")]
+    pub(crate) insecure_http: bool,
 }
 
 /// `admin org`
@@ -31,6 +40,15 @@ pub(crate) struct Service {
 pub(crate) enum AdminOrg {
     /// Make an org, or find the one that has this name or id
     Create(OrgCreate),
+    /// Change an org
+    Set(OrgSet),
+    /// Show an org: its quota, and what it has stored
+    Show {
+        /// The org, by its name or id
+        org: String,
+        #[command(flatten)]
+        service: Service,
+    },
     /// List the orgs, oldest first
     List {
         #[command(flatten)]
@@ -51,6 +69,39 @@ pub(crate) struct OrgCreate {
     /// Its id, a UUID; made where it is not given
     #[arg(long, value_name = "UUID")]
     pub(crate) id: Option<String>,
+    /// What its data may take in all, also where the org is there already; `none` for no quota
+    #[arg(long, value_name = "N")]
+    pub(crate) quota_bytes: Option<Quota>,
+}
+
+/// `admin org set`
+#[derive(Args, Clone, Debug)]
+pub(crate) struct OrgSet {
+    /// The org, by its name or id
+    pub(crate) org: String,
+    #[command(flatten)]
+    pub(crate) service: Service,
+    /// What its data may take in all: archives, uploads, staged blobs; `none` for no quota
+    #[arg(long, value_name = "N")]
+    pub(crate) quota_bytes: Quota,
+}
+
+/// A number of bytes, or none.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Quota(pub(crate) Option<u64>);
+
+impl std::str::FromStr for Quota {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Quota, String> {
+        match text {
+            "none" => Ok(Quota(None)),
+            text => match text.parse() {
+                Ok(bytes) => Ok(Quota(Some(bytes))),
+                Err(_) => Err("expected a number of bytes, or `none`".to_owned()),
+            },
+        }
+    }
 }
 
 /// `admin project`

@@ -1,14 +1,18 @@
-//! `admin`: the orgs, projects and tokens of a service, in its data folder.
+//! `admin`: the orgs, projects and tokens of a service, in its data folder or over HTTP.
 //!
 //! A token is printed when it is made and never again: only its hash is kept.
 
+use std::path::Path;
+
 use agent_trace_store::{Error, ErrorKind, Timestamp};
 use agent_trace_sync::service::archive::{NewToken, Org, Project, TokenRow};
-use agent_trace_sync::service::embedded::{AccountBook, Missing};
+use agent_trace_sync::service::embedded::Missing;
 use agent_trace_sync::service::grant::{Scope, TokenId};
+use agent_trace_sync::service::quota::Usage;
 use agent_trace_sync::token::Token;
 use jiff::tz::TimeZone;
 
+use super::book::Book;
 use super::{Context, zone};
 use crate::args;
 use crate::json;
@@ -21,8 +25,14 @@ pub(super) fn run(context: &Context, command: &args::Admin) -> Result<Done, Fail
     match command {
         args::Admin::Org(args::AdminOrg::Create(args)) => create_org(context, args)?,
         args::Admin::Org(args::AdminOrg::List { service }) => {
-            let book = open(context, service, Missing::Refuse)?;
-            book.orgs().iter().try_for_each(|org| show_org(&context.ui, org, None))?;
+            let book = Book::open(context, service, Missing::Refuse)?;
+            book.orgs()?.iter().try_for_each(|org| show_org(&context.ui, org, None, None))?;
+        }
+        args::Admin::Org(args::AdminOrg::Set(args)) => set_org(context, args)?,
+        args::Admin::Org(args::AdminOrg::Show { org, service }) => {
+            let book = Book::open(context, service, Missing::Refuse)?;
+            let org = find_org(&book, org)?;
+            show_org(&context.ui, &org, None, Some(book.usage(&org.id)?))?;
         }
         args::Admin::Project(args::AdminProject::Create(args)) => create_project(context, args)?,
         args::Admin::Project(args::AdminProject::List { service, org }) => {
@@ -38,28 +48,16 @@ pub(super) fn run(context: &Context, command: &args::Admin) -> Result<Done, Fail
     Ok(Done::Well)
 }
 
-/// Opens the accounts, which a running service keeps to itself.
-fn open(context: &Context, service: &args::Service, missing: Missing) -> Result<AccountBook, Failure> {
-    let dir = context.settings.directory.join(&service.data);
-    AccountBook::open(&context.env, &dir, missing).map_err(|error| {
-        let hint = match error.kind() {
-            ErrorKind::Unavailable => Some(
-                "stop the service and run the same command again, or use the routes of the running one with its admin's secret",
-            ),
-            ErrorKind::NotFound => Some("the data folder is made by the first `agent-trace admin org create` or start"),
-            ErrorKind::Corrupt => Some("restore the data folder from a backup"),
-            _ => None,
-        };
-        let failure = Failure::from(error);
-        match hint {
-            Some(hint) => failure.hint(hint),
-            None => failure,
-        }
-    })
+/// The option that names the service, for a hint.
+fn place(service: &args::Service) -> String {
+    match (&service.url, &service.data) {
+        (Some(url), _) => format!("--url {}", agent_trace_sync::address::shown(url)),
+        (None, data) => format!("--data {}", data.as_deref().unwrap_or(Path::new("")).display()),
+    }
 }
 
-fn find_org(book: &AccountBook, name: &str) -> Result<Org, Failure> {
-    let orgs = book.orgs();
+fn find_org(book: &Book, name: &str) -> Result<Org, Failure> {
+    let orgs = book.orgs()?;
     let found = orgs.iter().find(|org| org.slug == name || org.id.eq_ignore_ascii_case(name));
     found.cloned().ok_or_else(|| {
         let slugs: Vec<&str> = orgs.iter().map(|org| org.slug.as_str()).take(10).collect();
@@ -71,12 +69,27 @@ fn find_org(book: &AccountBook, name: &str) -> Result<Org, Failure> {
 // ---- orgs
 
 fn create_org(context: &Context, args: &args::OrgCreate) -> Result<(), Failure> {
-    let book = open(context, &args.service, Missing::Create)?;
+    let book = Book::open(context, &args.service, Missing::Create)?;
     let (org, is_new) = book.put_org(&args.slug, args.name.as_deref(), args.id.as_deref())?;
-    show_org(&context.ui, &org, Some(is_new))
+    let org = match args.quota_bytes {
+        None => org,
+        Some(quota) => with_quota(&book, &org, quota)?,
+    };
+    show_org(&context.ui, &org, Some(is_new), None)
 }
 
-fn show_org(ui: &Ui, org: &Org, is_new: Option<bool>) -> Result<(), Failure> {
+fn set_org(context: &Context, args: &args::OrgSet) -> Result<(), Failure> {
+    let book = Book::open(context, &args.service, Missing::Refuse)?;
+    let org = with_quota(&book, &find_org(&book, &args.org)?, args.quota_bytes)?;
+    show_org(&context.ui, &org, None, Some(book.usage(&org.id)?))
+}
+
+fn with_quota(book: &Book, org: &Org, quota: args::Quota) -> Result<Org, Failure> {
+    let changed = book.set_quota(&org.id, quota.0)?;
+    changed.ok_or_else(|| Error::new(ErrorKind::NotFound, format!("there is no org `{}`", org.slug)).into())
+}
+
+fn show_org(ui: &Ui, org: &Org, is_new: Option<bool>, usage: Option<Usage>) -> Result<(), Failure> {
     if ui.is_json() {
         return Ok(ui.json(&json::AdminOrg {
             schema: json::ADMIN_ORG,
@@ -85,13 +98,22 @@ fn show_org(ui: &Ui, org: &Org, is_new: Option<bool>) -> Result<(), Failure> {
             name: org.name.clone(),
             created_at: org.created_at.to_string(),
             new: is_new.unwrap_or_default(),
+            quota_bytes: org.quota_bytes,
+            used_bytes: usage.map(|usage| usage.bytes),
+            uploads: usage.map(|usage| usage.uploads),
         })?);
     }
     let (slug, name) = (ui.name(&org.slug), sanitize::line(&org.name));
+    let room = match (usage, org.quota_bytes) {
+        (None, None) => String::new(),
+        (None, Some(quota)) => format!("  at most {quota} bytes"),
+        (Some(usage), None) => format!("  {} bytes", usage.bytes),
+        (Some(usage), Some(quota)) => format!("  {} of {quota} bytes", usage.bytes),
+    };
     match is_new {
-        Some(true) => ui.line(format_args!("Made org {slug}  {}", org.id))?,
-        Some(false) => ui.line(format_args!("There is an org {slug} already  {}", org.id))?,
-        None => ui.line(format_args!("{slug}  {}  {name}", org.id))?,
+        Some(true) => ui.line(format_args!("Made org {slug}  {}{room}", org.id))?,
+        Some(false) => ui.line(format_args!("There is an org {slug} already  {}{room}", org.id))?,
+        None => ui.line(format_args!("{slug}  {}  {name}{room}", org.id))?,
     }
     Ok(())
 }
@@ -99,7 +121,7 @@ fn show_org(ui: &Ui, org: &Org, is_new: Option<bool>) -> Result<(), Failure> {
 // ---- projects
 
 fn create_project(context: &Context, args: &args::AdminProjectCreate) -> Result<(), Failure> {
-    let book = open(context, &args.service, Missing::Create)?;
+    let book = Book::open(context, &args.service, Missing::Create)?;
     let org = find_org(&book, &args.org)?;
     let (name, description) = (args.name.as_deref(), args.description.as_deref());
     let project = book.create_project(&org.id, &args.slug, name, description)?;
@@ -111,13 +133,13 @@ fn create_project(context: &Context, args: &args::AdminProjectCreate) -> Result<
 }
 
 fn list_projects(context: &Context, service: &args::Service, org: Option<&str>) -> Result<(), Failure> {
-    let book = open(context, service, Missing::Refuse)?;
+    let book = Book::open(context, service, Missing::Refuse)?;
     let orgs = match org {
         Some(name) => vec![find_org(&book, name)?],
-        None => book.orgs(),
+        None => book.orgs()?,
     };
     for org in &orgs {
-        for project in book.projects(&org.id) {
+        for project in book.projects(&org.id)? {
             show_project(&context.ui, org, &project)?;
         }
     }
@@ -145,14 +167,14 @@ fn show_project(ui: &Ui, org: &Org, project: &Project) -> Result<(), Failure> {
 
 fn remove_project(context: &Context, args: &args::ProjectRemove) -> Result<(), Failure> {
     let ui = &context.ui;
-    let book = open(context, &args.service, Missing::Refuse)?;
+    let book = Book::open(context, &args.service, Missing::Refuse)?;
     let org = find_org(&book, &args.org)?;
     let absent = || {
         let message = format!("there is no project `{}` in `{}`", args.slug, org.slug);
-        let hint = format!("agent-trace admin project list --data {}", args.service.data.display());
+        let hint = format!("agent-trace admin project list {}", place(&args.service));
         Failure::new(ErrorKind::NotFound, message, hint)
     };
-    if book.project(&org.id, &args.slug).is_none() {
+    if book.project(&org.id, &args.slug)?.is_none() {
         return Err(absent());
     }
     if !args.yes {
@@ -191,7 +213,7 @@ fn create_token(context: &Context, args: &args::TokenCreate) -> Result<(), Failu
     let now = context.env.clock.now();
     let expires = args.expires.as_deref();
     let expires_at = expires.map(|text| time::parse_ahead(text, now, &zone)).transpose()?;
-    let book = open(context, &args.service, Missing::Create)?;
+    let book = Book::open(context, &args.service, Missing::Create)?;
     let org = find_org(&book, &args.org)?;
     let new = NewToken {
         org_id: org.id.clone(),
@@ -201,7 +223,9 @@ fn create_token(context: &Context, args: &args::TokenCreate) -> Result<(), Failu
         expires_at,
     };
     let (row, token) = book.create_token(&new)?;
-    if let Some(project) = row.project.as_deref().filter(|slug| book.project(&org.id, slug).is_none()) {
+    // The token is there and must be shown, whatever this answers.
+    let is_absent = |slug: &&str| book.project(&org.id, slug).is_ok_and(|found| found.is_none());
+    if let Some(project) = row.project.as_deref().filter(is_absent) {
         ui.warn(&format!("there is no project `{project}` in `{}` yet", org.slug));
     }
     if ui.is_json() {
@@ -212,10 +236,10 @@ fn create_token(context: &Context, args: &args::TokenCreate) -> Result<(), Failu
 }
 
 fn list_tokens(context: &Context, service: &args::Service, org: Option<&str>) -> Result<(), Failure> {
-    let book = open(context, service, Missing::Refuse)?;
+    let book = Book::open(context, service, Missing::Refuse)?;
     let only = org.map(|name| find_org(&book, name)).transpose()?;
-    let (orgs, now, zone) = (book.orgs(), context.env.clock.now(), zone());
-    for row in book.tokens(only.as_ref().map(|org| org.id.as_str())) {
+    let (orgs, now, zone) = (book.orgs()?, context.env.clock.now(), zone());
+    for row in book.tokens(only.as_ref(), &orgs)? {
         let org = orgs.iter().find(|org| org.id == row.org_id);
         let org =
             org.ok_or_else(|| Error::corrupt(format!("the token `{}` is of no org", row.id.as_str())))?;
@@ -227,10 +251,10 @@ fn list_tokens(context: &Context, service: &args::Service, org: Option<&str>) ->
 fn revoke_token(context: &Context, id: &str, service: &args::Service) -> Result<(), Failure> {
     // Who has found a whole token somewhere may give just that.
     let id = id.trim().trim_start_matches("at_").split('_').next().unwrap_or_default();
-    let book = open(context, service, Missing::Refuse)?;
+    let book = Book::open(context, service, Missing::Refuse)?;
     if !book.revoke_token(&TokenId::new(id))? {
         let shown: String = id.chars().take(16).collect();
-        let hint = format!("agent-trace admin token list --data {}", service.data.display());
+        let hint = format!("agent-trace admin token list {}", place(service));
         return Err(Failure::new(ErrorKind::NotFound, format!("there is no token `{shown}`"), hint));
     }
     if !context.ui.is_json() {

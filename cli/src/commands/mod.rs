@@ -1,6 +1,7 @@
 //! One command, one file; each takes the context and its arguments, prints its answer, and says how it ended.
 
 mod admin;
+mod book;
 mod cat;
 mod compact;
 mod completions;

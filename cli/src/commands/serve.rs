@@ -23,7 +23,8 @@ const SPOOL: &str = "spool";
 
 pub(super) fn run(context: &Context, args: &args::Serve) -> Result<Done, Failure> {
     let dir = context.settings.directory.join(&args.data);
-    let given = admin_secret(context, args)?;
+    let given = admin_secret(context, args.admin_secret_file.as_deref())?;
+    let given = given.map(|text| AdminSecret::parse(text.trim())).transpose()?;
     let (accounts, staging) = Embedded::open(&context.env, &dir)?;
     let made = accounts.book().admit_admin(given.as_ref())?;
     let place = |path: &Path| context.settings.directory.join(path);
@@ -43,29 +44,22 @@ pub(super) fn run(context: &Context, args: &args::Serve) -> Result<Done, Failure
     Ok(Done::Well)
 }
 
-/// The secret that the variable or the file gives.
-fn admin_secret(context: &Context, args: &args::Serve) -> Result<Option<AdminSecret>, Failure> {
-    let text = match &args.admin_secret_file {
-        None => settings::secret(ADMIN_SECRET)?,
-        Some(path) => {
-            let path = context.settings.directory.join(path);
-            let failed = |error| Error::io(format!("cannot read `{}`", path.display()), error);
-            let file = context.env.fs.open(&path).map_err(failed)?;
-            let length = file.len().map_err(failed)?;
-            let Some(length) =
-                usize::try_from(length).ok().filter(|length| *length <= ADMIN_SECRET_BYTES_MAX)
-            else {
-                let message = format!("`{}` is over {ADMIN_SECRET_BYTES_MAX} bytes", path.display());
-                return Err(Error::invalid(message).into());
-            };
-            let mut bytes = vec![0; length];
-            file.read_exact_at(&mut bytes, 0).map_err(failed)?;
-            let text = String::from_utf8(bytes)
-                .map_err(|_| Error::invalid(format!("`{}` is no text", path.display())))?;
-            Some(text)
-        }
+/// The admin's secret that a file gives, else the variable.
+pub(super) fn admin_secret(context: &Context, file: Option<&Path>) -> Result<Option<String>, Failure> {
+    let Some(path) = file else { return Ok(settings::secret(ADMIN_SECRET)?) };
+    let path = context.settings.directory.join(path);
+    let failed = |error| Error::io(format!("cannot read `{}`", path.display()), error);
+    let file = context.env.fs.open(&path).map_err(failed)?;
+    let length = file.len().map_err(failed)?;
+    let Some(length) = usize::try_from(length).ok().filter(|length| *length <= ADMIN_SECRET_BYTES_MAX) else {
+        let message = format!("`{}` is over {ADMIN_SECRET_BYTES_MAX} bytes", path.display());
+        return Err(Error::invalid(message).into());
     };
-    Ok(text.map(|text| AdminSecret::parse(text.trim())).transpose()?)
+    let mut bytes = vec![0; length];
+    file.read_exact_at(&mut bytes, 0).map_err(failed)?;
+    let text =
+        String::from_utf8(bytes).map_err(|_| Error::invalid(format!("`{}` is no text", path.display())))?;
+    Ok(Some(text))
 }
 
 fn say(context: &Context, server: &Server, is_tls: bool, made: Option<&AdminSecret>) -> Result<(), Failure> {

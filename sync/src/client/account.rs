@@ -5,8 +5,8 @@ use reqwest::Method;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
+use super::Client;
 use super::http::{Reply, Request, Who};
-use super::{Client, nonsense};
 use crate::limits::ANSWER_BYTES_MAX;
 use crate::token::Token;
 
@@ -106,20 +106,6 @@ impl Client {
         request.repeatable = false;
         let answer = self.http.ask(&request).map_err(doing)?.good().map_err(doing)?;
         answer.json(ANSWER_BYTES_MAX, "a project").map_err(doing)
-    }
-
-    /// A request of the service's admin below `/api/v1`: the answer as it comes.
-    pub fn admin(&self, admin: &Token, method: &str, path: &str, body: Option<&str>) -> Result<Vec<u8>> {
-        let doing = |error| self.doing("do that", error);
-        let method = Method::from_bytes(method.as_bytes()).map_err(|_| nonsense("a method"))?;
-        let repeatable = method != Method::POST;
-        let mut request = Request::new(method, self.at(&format!("/api/v1{path}")), Who::Admin(admin));
-        if let Some(body) = body {
-            request = request.with("application/json", body.to_owned());
-        }
-        request.repeatable = repeatable;
-        let answer = self.http.ask(&request).map_err(doing)?.good().map_err(doing)?;
-        answer.bytes(ANSWER_BYTES_MAX).map_err(doing)
     }
 }
 

@@ -268,6 +268,11 @@ pub struct Answer<'a> {
 }
 
 impl Answer<'_> {
+    /// The status.
+    pub(super) fn status(&self) -> u16 {
+        self.response.status().as_u16()
+    }
+
     /// A header, if it is there and a text.
     pub fn header(&self, name: &str) -> Option<String> {
         self.response.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned)

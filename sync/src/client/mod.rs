@@ -8,6 +8,7 @@
 //! remote and nowhere else: no redirect is followed. Knows nothing of stores.
 
 mod account;
+mod admin;
 mod http;
 mod refusal;
 mod retry;
@@ -21,6 +22,7 @@ use crate::address::ServiceUrl;
 use crate::token::Token;
 
 pub use account::{Health, ProjectRow, Scope, Whoami};
+pub use admin::Admin;
 pub use http::Answer;
 pub use v1::{Page, Resource};
 pub use v2::Arrived;

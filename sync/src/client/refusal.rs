@@ -92,6 +92,9 @@ impl Refusal {
             (426, _) => "the service wants a newer version of this program".to_owned(),
             (429, _) => "the service is busy".to_owned(),
             (502..=504, _) => "the service is not available".to_owned(),
+            (507, _) if self.is("quota_exceeded") => {
+                "the organisation has used up its quota at the service".to_owned()
+            }
             (507, _) => "the service is full".to_owned(),
             _ => "the service refuses".to_owned(),
         };
@@ -135,6 +138,7 @@ mod tests {
         check(429, "", ErrorKind::Unavailable, "busy");
         check(503, "", ErrorKind::Unavailable, "not available");
         check(507, "", ErrorKind::Full, "full");
+        check(507, r#"{"code":"quota_exceeded"}"#, ErrorKind::Full, "quota");
         check(500, "\u{1b}[31m", ErrorKind::Failed, "status 500");
         let long = format!(r#"{{"error":"{}\u001b"}}"#, "x".repeat(10_000));
         let refusal = Refusal::read(400, None, long.as_bytes());

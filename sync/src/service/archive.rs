@@ -9,6 +9,7 @@ use agent_trace_store::writer::Tip;
 use agent_trace_store::{EventId, ObjectId, Result, SegmentId, Seq, Timestamp, WriterId};
 
 use crate::service::grant::{Grant, Scope, TokenId};
+use crate::service::quota::{Reserved, Usage};
 pub use crate::wire::ArrivalRun;
 
 /// An organisation: the namespace of projects and tokens.
@@ -22,6 +23,8 @@ pub struct Org {
     pub name: String,
     /// When it was made.
     pub created_at: Timestamp,
+    /// What all its data may take; `None` for as much as there is.
+    pub quota_bytes: Option<u64>,
 }
 
 /// A project of an organisation.
@@ -89,6 +92,12 @@ pub trait Accounts: Send + Sync {
     fn put_org(&self, slug: &str, name: Option<&str>, id: Option<&str>) -> Result<(Org, bool)>;
     /// All organisations, oldest first.
     fn orgs(&self) -> Result<Vec<Org>>;
+    /// Sets what an organisation's data may take; `None` where there is no such organisation.
+    fn set_quota(&self, org_id: &str, quota_bytes: Option<u64>) -> Result<Option<Org>>;
+    /// What an organisation has stored, measured now.
+    fn usage(&self, org_id: &str) -> Result<Usage>;
+    /// Reserves room before something of an organisation is written.
+    fn reserve(&self, org_id: &str, added: Usage) -> Result<Reserved>;
     /// Makes a project; `Conflict` where there is one of that slug.
     fn create_project(
         &self,

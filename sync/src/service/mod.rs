@@ -8,5 +8,6 @@
 
 pub mod grant;
 pub mod archive;
+pub mod quota;
 pub mod embedded;
 pub mod http;

@@ -2,10 +2,13 @@
 //!
 //! A stream that is cut costs what came after the last segment: what is here then is not asked for again.
 
+use std::cell::Cell;
 use std::io::Read;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::mpsc::sync_channel;
 
+use agent_trace_store::env::Env;
 use agent_trace_store::progress::Progress;
 use agent_trace_store::segments::Sealed;
 use agent_trace_store::seqs::EventSet;
@@ -14,7 +17,7 @@ use agent_trace_store::{Error, ErrorKind, Kind, ObjectId, Result, SegmentId, Sto
 
 use super::compare::note_found;
 use super::{Memory, Service};
-use crate::limits::{ADOPT_BYTES_MIN, QUESTION_IDS_MAX, RUNS_MAX, STREAMS_MAX};
+use crate::limits::{ADOPT_BYTES_MIN, QUESTION_IDS_MAX, RUNS_MAX, SEGMENTS_AHEAD, STREAMS_MAX};
 use crate::take::{PullOptions, PullReport, Taking};
 use crate::wire::{ArrivalRun, Cursor, ErrorBody, Part, PartReader};
 
@@ -174,49 +177,86 @@ impl Service {
 /// Segments that wait for objects that another brings.
 type Incomplete = Vec<(PathBuf, Arc<Sealed>, ObjectId)>;
 
+/// A part of a stream that has come in.
+enum Came {
+    Tips(Vec<Tip>),
+    Segment(PathBuf, Arc<Sealed>),
+    /// What is no segment.
+    Refused(SegmentId, u64, Error),
+    Reached,
+    Error(ErrorBody),
+}
+
 /// Takes a stream in. Where its tips were not replayed before, they may tell of forks.
-fn take_stream<R: Read>(
+fn take_stream<R: Read + Send>(
     mut stream: PartReader<R>,
     taking: &mut Taking<'_>,
     are_tips_new: bool,
     progress: &dyn Progress,
 ) -> Result<()> {
     let mut incomplete = Incomplete::new();
-    while let Some(part) = stream.read_part()? {
-        match part {
-            Part::Tips(tips) => {
-                tips.iter().try_for_each(Tip::verify)?;
-                if are_tips_new {
-                    taking.note_forks(&tips)?;
-                }
-                for tip in tips {
-                    let known = taking.tips.entry(tip.writer).or_insert(tip);
-                    if known.seq < tip.seq {
-                        *known = tip;
-                    }
-                }
+    let inbox = Inbox { env: taking.store.env().clone(), dir: taking.inbox.clone(), count: Cell::new(0) };
+    if rayon::current_num_threads() == 1 {
+        // One after the other, so that it is the same each time.
+        inbox.receive_all(&mut stream, progress, &mut |came| {
+            take_part(taking, &mut incomplete, are_tips_new, came).map(|()| true)
+        })?;
+    } else {
+        // The next segment comes in while one is checked; the service is held back where that takes longer.
+        std::thread::scope(|scope| {
+            let (to, from) = sync_channel(SEGMENTS_AHEAD);
+            let receiving = scope.spawn(move || {
+                let mut stream = stream;
+                inbox.receive_all(&mut stream, progress, &mut |came| Ok(to.send(came).is_ok()))
+            });
+            for came in from {
+                // Who sends learns of a failure here by the end of the channel.
+                take_part(taking, &mut incomplete, are_tips_new, came)?;
             }
-            Part::Segment(id, bytes, mut file) => {
-                let (path, sealed) = match receive(taking, &id, bytes, &mut file, progress) {
-                    Ok(received) => received,
-                    Err(error) if error.kind() == ErrorKind::Corrupt => {
-                        taking.refuse(&id, &error);
-                        continue;
-                    }
-                    Err(error) => return Err(error),
-                };
-                match taking.take(&path, &sealed)? {
-                    Some(missing) => incomplete.push((path, sealed, missing)),
-                    None => discard(taking, path),
-                }
-            }
-            Part::Reached(_) => take_again(taking, &mut incomplete)?,
-            Part::Error(body) => return Err(told(body)),
-        }
+            receiving.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        })?;
     }
     take_again(taking, &mut incomplete)?;
     for (_, sealed, missing) in &incomplete {
         taking.refuse_incomplete(&sealed.id, missing);
+    }
+    Ok(())
+}
+
+fn take_part(
+    taking: &mut Taking<'_>,
+    incomplete: &mut Incomplete,
+    are_tips_new: bool,
+    came: Came,
+) -> Result<()> {
+    match came {
+        Came::Tips(tips) => {
+            tips.iter().try_for_each(Tip::verify)?;
+            if are_tips_new {
+                taking.note_forks(&tips)?;
+            }
+            for tip in tips {
+                let known = taking.tips.entry(tip.writer).or_insert(tip);
+                if known.seq < tip.seq {
+                    *known = tip;
+                }
+            }
+        }
+        Came::Segment(path, sealed) => {
+            taking.report.segments += 1;
+            taking.report.bytes += sealed.bytes;
+            match taking.take(&path, &sealed)? {
+                Some(missing) => incomplete.push((path, sealed, missing)),
+                None => discard(taking, path),
+            }
+        }
+        Came::Refused(id, bytes, error) => {
+            taking.report.segments += 1;
+            taking.report.bytes += bytes;
+            taking.refuse(&id, &error);
+        }
+        Came::Reached => take_again(taking, incomplete)?,
+        Came::Error(body) => return Err(told(body)),
     }
     Ok(())
 }
@@ -242,40 +282,74 @@ fn discard(taking: &Taking<'_>, path: PathBuf) {
     let _ = taking.store.env().fs.remove(&path);
 }
 
-/// Copies a segment into the inbox.
-fn receive(
-    taking: &mut Taking<'_>,
-    id: &SegmentId,
-    bytes: u64,
-    file: &mut dyn Read,
-    progress: &dyn Progress,
-) -> Result<(PathBuf, Arc<Sealed>)> {
-    let env = taking.store.env();
-    let path = taking.path(id);
-    let doing = |error| Error::io(format!("cannot write `{}`", path.display()), error);
-    if env.fs.metadata(&path).is_ok() {
-        env.fs.remove(&path).map_err(doing)?;
+/// Where segments lie until they are part of the store.
+struct Inbox {
+    env: Env,
+    dir: PathBuf,
+    /// How many came: each has a file of its own, so that one that comes twice takes no place of what was checked.
+    count: Cell<u64>,
+}
+
+impl Inbox {
+    /// Receives part after part and hands each over, until all have come or nobody wants more.
+    fn receive_all<R: Read>(
+        &self,
+        stream: &mut PartReader<R>,
+        progress: &dyn Progress,
+        each: &mut dyn FnMut(Came) -> Result<bool>,
+    ) -> Result<()> {
+        while let Some(part) = stream.read_part()? {
+            let came = match part {
+                Part::Tips(tips) => Came::Tips(tips),
+                Part::Segment(id, bytes, mut file) => match self.receive(&id, bytes, &mut file, progress) {
+                    Ok((path, sealed)) => Came::Segment(path, sealed),
+                    Err(error) if error.kind() == ErrorKind::Corrupt => Came::Refused(id, bytes, error),
+                    Err(error) => return Err(error),
+                },
+                Part::Reached(_) => Came::Reached,
+                Part::Error(body) => Came::Error(body),
+            };
+            if !each(came)? {
+                return Ok(());
+            }
+        }
+        Ok(())
     }
-    let target = env.fs.create(&path, true).map_err(doing)?;
-    let mut buffer = vec![0; 256 << 10];
-    let mut at = 0;
-    while at < bytes {
-        let length = usize::try_from(bytes - at).unwrap_or(usize::MAX).min(buffer.len());
-        let read = file.read(&mut buffer[..length]).map_err(|error| {
-            Error::new(ErrorKind::Unavailable, "the stream of the service was cut").with_source(error)
-        })?;
-        target.write_all_at(&buffer[..read], at).map_err(doing)?;
-        at += read as u64;
-        progress.advance(read as u64);
+
+    /// Copies a segment into the inbox.
+    fn receive(
+        &self,
+        id: &SegmentId,
+        bytes: u64,
+        file: &mut dyn Read,
+        progress: &dyn Progress,
+    ) -> Result<(PathBuf, Arc<Sealed>)> {
+        let env = &self.env;
+        let path = self.dir.join(format!("{id}.{}.seg", self.count.get()));
+        self.count.set(self.count.get() + 1);
+        let doing = |error| Error::io(format!("cannot write `{}`", path.display()), error);
+        if env.fs.metadata(&path).is_ok() {
+            // Of a stream that was cut.
+            env.fs.remove(&path).map_err(doing)?;
+        }
+        let target = env.fs.create(&path, true).map_err(doing)?;
+        let mut buffer = vec![0; 256 << 10];
+        let mut at = 0;
+        while at < bytes {
+            let length = usize::try_from(bytes - at).unwrap_or(usize::MAX).min(buffer.len());
+            let read = file.read(&mut buffer[..length]).map_err(|error| {
+                Error::new(ErrorKind::Unavailable, "the stream of the service was cut").with_source(error)
+            })?;
+            target.write_all_at(&buffer[..read], at).map_err(doing)?;
+            at += read as u64;
+            progress.advance(read as u64);
+        }
+        if bytes >= ADOPT_BYTES_MIN {
+            // It may become part of the store as it is.
+            target.sync().map_err(doing)?;
+        }
+        Ok((path.clone(), Arc::new(Sealed::open(env, &path, *id)?)))
     }
-    if bytes >= ADOPT_BYTES_MIN {
-        // It may become part of the store as it is.
-        target.sync().map_err(doing)?;
-    }
-    taking.report.segments += 1;
-    taking.report.bytes += bytes;
-    let sealed = Sealed::open(env, &path, *id)?;
-    Ok((path, Arc::new(sealed)))
 }
 
 /// What a service says in the middle of a stream.

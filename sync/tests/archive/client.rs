@@ -294,7 +294,7 @@ impl Client {
         let runs = runs_of(&events);
         let tips = tips_for(&runs, &self.tips, &checked.tips);
         if goes_whole(&events, &checked) {
-            adopt(&self.store, path, &sealed.id, tips).unwrap();
+            adopt(&self.store, path, &sealed.id, tips, None).unwrap();
         } else {
             append(&self.store, &self.dir.join("inbox"), sealed, &[], events, tips).unwrap();
         }

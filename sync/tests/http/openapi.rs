@@ -35,7 +35,7 @@ fn every_route_is_described_and_no_other() {
         let security = match route.access {
             Access::Open => serde_json::json!([]),
             Access::Token(_) => serde_json::json!([{"token": []}]),
-            Access::Admin => serde_json::json!([{"admin": []}]),
+            Access::Admin | Access::Hidden => serde_json::json!([{"admin": []}]),
             Access::AdminOrToken => serde_json::json!([{"admin": []}, {"token": []}]),
         };
         assert_eq!(described["security"], security, "{} {path}", route.method);
@@ -100,6 +100,15 @@ fn answers_fit_their_schemas() {
         ("POST", "/api/v1/orgs", "/api/v1/orgs", r#"{}"#),
         ("POST", "/api/v1/tokens", "/api/v1/tokens", r#"{"expires_at":"2999-01-01T00:00:00Z"}"#),
         ("GET", "/api/v1/tokens", "/api/v1/tokens", ""),
+        ("GET", "/api/admin/orgs", "/api/admin/orgs", ""),
+        ("GET", "/api/admin/orgs", "/api/admin/orgs?after=none", ""),
+        ("GET", "/api/admin/orgs/{org}", "/api/admin/orgs/acme", ""),
+        ("PATCH", "/api/admin/orgs/{org}", "/api/admin/orgs/acme", r#"{"quota_bytes":1000000}"#),
+        ("PATCH", "/api/admin/orgs/{org}", "/api/admin/orgs/acme", r#"{"quota_bytes":-1}"#),
+        ("GET", "/api/admin/orgs", "/api/admin/orgs", ""),
+        ("GET", "/api/admin/orgs/{org}/projects", "/api/admin/orgs/acme/projects", ""),
+        ("GET", "/api/admin/orgs/{org}/tokens", "/api/admin/orgs/acme/tokens", ""),
+        ("GET", "/api/admin/orgs/{org}/tokens", "/api/admin/orgs/none/tokens", ""),
         ("GET", "/api/v1/auth/whoami", "/api/v1/auth/whoami", ""),
         ("POST", "/api/v1/tokens/verify", "/api/v1/tokens/verify", &format!(r#"{{"token":"{token}"}}"#)),
         ("POST", "/api/v1/projects", "/api/v1/projects", r#"{"project_id":"new","org_slug":"acme"}"#),
@@ -134,7 +143,7 @@ fn answers_fit_their_schemas() {
     ];
     for (method, path, target, body) in asks {
         let ask = Ask::new(method, target).body(body);
-        let by_admin = path == "/api/v1/orgs" || path == "/api/v1/tokens";
+        let by_admin = path == "/api/v1/orgs" || path == "/api/v1/tokens" || path.starts_with("/api/admin/");
         let ask = if by_admin { ask.header("X-Admin-Secret", ADMIN) } else { ask.token(&token) };
         let answer = service.ask(&ask);
         let responses = &description["paths"][path][method.to_ascii_lowercase()]["responses"];

@@ -16,10 +16,12 @@ use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 use agent_trace_store::env::Env;
 use agent_trace_store::{Error, ErrorKind, Result};
 
+use super::STAGED;
 use super::database::Opened;
 use super::folder::{Folder, Missing};
 use super::secret::{self, AdminSecret, Hash, Pepper};
 use super::state::{Edit, State, load, write, write_all};
+use super::uploads::{folder_of, uploads_in};
 use super::uuid::Uuid;
 use crate::address::Slug;
 use crate::limits::{
@@ -28,6 +30,7 @@ use crate::limits::{
 };
 use crate::service::archive::{NewToken, Org, Project, TokenRow};
 use crate::service::grant::{Grant, TokenId};
+use crate::service::quota::Usage;
 use crate::token::Token;
 
 /// The accounts of a service: one folder, one process.
@@ -112,7 +115,8 @@ impl AccountBook {
             }
             check_room("organisations", state.orgs.len(), ORGS_MAX)?;
             let id = id.unwrap_or_else(|| Uuid::random(self.env.entropy.as_ref())).to_string();
-            let org = Org { id, slug: slug.to_owned(), name, created_at: self.env.clock.now() };
+            let org =
+                Org { id, slug: slug.to_owned(), name, created_at: self.env.clock.now(), quota_bytes: None };
             Ok((vec![Edit::Org(org.clone())], (org, true)))
         })
     }
@@ -122,6 +126,34 @@ impl AccountBook {
         let mut orgs: Vec<Org> = self.state().orgs.values().cloned().collect();
         orgs.sort_by(|one, other| (one.created_at, &one.slug).cmp(&(other.created_at, &other.slug)));
         orgs
+    }
+
+    /// Sets what an organisation's data may take; `None` where there is no such organisation.
+    pub fn set_quota(&self, org_id: &str, quota_bytes: Option<u64>) -> Result<Option<Org>> {
+        self.change(|state| {
+            let Ok(org) = state.org(org_id) else { return Ok((vec![], None)) };
+            let changed = Org { quota_bytes, ..org.clone() };
+            let edits = if changed == *org { vec![] } else { vec![Edit::Org(changed.clone())] };
+            Ok((edits, Some(changed)))
+        })
+    }
+
+    /// What an organisation's data may take.
+    pub(super) fn quota(&self, org_id: &str) -> Option<u64> {
+        self.state().org(org_id).ok()?.quota_bytes
+    }
+
+    /// What an organisation has stored, measured now.
+    pub fn usage(&self, org_id: &str) -> Result<Usage> {
+        let mut usage = Usage::default();
+        for project in self.projects(org_id) {
+            usage.bytes += self.folder.bytes_below(&self.folder.project(uuid_of(&project)))?;
+            usage.uploads += uploads_in(&self.env, &self.folder.project(uuid_of(&project)))?;
+        }
+        for token in self.tokens(Some(org_id)) {
+            usage.bytes += self.folder.bytes_below(&self.folder.path(STAGED).join(folder_of(&token.id)))?;
+        }
+        Ok(usage)
     }
 
     // ---- projects

@@ -22,7 +22,7 @@ use super::arrivals::{self, ArrivedRun, Change};
 use super::database::Opened;
 use super::places::Places;
 use super::staging::StagedFiles;
-use super::uploads::{Uploads, folder_of, list};
+use super::uploads::{UPLOADS, Uploads, folder_of, list};
 use crate::accept::set_of;
 use crate::limits::{QUESTION_IDS_MAX, RUNS_MAX};
 use crate::receive::Neighbours;
@@ -80,7 +80,7 @@ impl ProjectArchive {
     pub fn open_with(env: &Env, dir: &Path, staging: Arc<StagedFiles>) -> Result<ProjectArchive> {
         create_dir_durably(env, &dir.join("store"))
             .map_err(|error| Error::io(format!("cannot create `{}`", dir.display()), error))?;
-        let uploads = Uploads::open(env, dir.join("uploads"))?;
+        let uploads = Uploads::open(env, dir.join(UPLOADS))?;
         clear_aside(env, &dir.join("aside"))?;
         let (opened, writing, seen) = open_parts(env, dir)?;
         let archive = ProjectArchive {

@@ -29,7 +29,7 @@ use crate::accept::{
     ForkedIds, Numbered, adopt, append, fork, give_way, goes_whole, new_events, runs_of, set_of, tips_for,
 };
 use crate::collect::{Source, chosen_events};
-use crate::limits::{COMMIT_SEGMENTS_MAX, SWEEP_AFTER_COMMITS, UPLOADS_KEPT_MICROS};
+use crate::limits::{COMMIT_RUNS_MAX, COMMIT_SEGMENTS_MAX, SWEEP_AFTER_COMMITS, UPLOADS_KEPT_MICROS};
 use crate::receive::{Neighbours, Verdict, check_among};
 use crate::remote::events_of;
 use crate::service::archive::{Committed, Resource};
@@ -38,16 +38,37 @@ use crate::service::archive::{Committed, Resource};
 struct Planned {
     path: PathBuf,
     sealed: Arc<Sealed>,
-    /// Its new events, by their numbers in it.
-    numbers: Vec<u32>,
+    /// Its new events. They are read again when they are taken in: all of a large commit would not fit into memory.
+    numbers: Numbers,
     runs: Vec<Run>,
     tips: Vec<Tip>,
-    /// The new events themselves, unless the file is kept as it is.
-    events: Option<Vec<Numbered>>,
+    /// Those of them that are to be appended, unless the file is kept as it is.
+    loose: Option<Numbers>,
     /// Objects that it needs of other segments of the commit.
     borrowed: Vec<ObjectId>,
     /// Whether the segments up to this one need none of those behind it.
     unit_end: bool,
+}
+
+/// Numbers of events in a segment, as first and last of those that follow each other.
+#[derive(Clone, Debug, Default)]
+struct Numbers(Vec<(u32, u32)>);
+
+impl Numbers {
+    fn of(events: &[Numbered]) -> Numbers {
+        let mut numbers = Numbers::default();
+        for (_, _, number) in events {
+            match numbers.0.last_mut() {
+                Some((_, last)) if last.checked_add(1) == Some(*number) => *last = *number,
+                _ => numbers.0.push((*number, *number)),
+            }
+        }
+        numbers
+    }
+
+    fn all(&self) -> Vec<u32> {
+        self.0.iter().flat_map(|(first, last)| *first..=*last).collect()
+    }
 }
 
 /// What a check of all segments found.
@@ -144,11 +165,20 @@ impl ProjectArchive {
         segments: &[SegmentId],
         refused: &mut Vec<String>,
     ) -> Result<Vec<(PathBuf, Arc<Sealed>)>> {
-        let mut opened = Vec::new();
+        let (mut opened, mut runs) = (Vec::new(), 0);
         let mut named = HashSet::new();
         for id in segments.iter().filter(|id| named.insert(**id)) {
             match self.uploads.segment(uploads, id) {
-                Ok(Some((path, sealed))) => opened.push((path, Arc::new(sealed))),
+                Ok(Some((path, sealed))) => {
+                    runs += sealed.directory.runs.len();
+                    if runs > COMMIT_RUNS_MAX {
+                        refused.push(format!(
+                            "the commit holds more than {COMMIT_RUNS_MAX} runs of events; commit fewer segments at once"
+                        ));
+                        return Ok(Vec::new());
+                    }
+                    opened.push((path, Arc::new(sealed)));
+                }
                 Ok(None) => {
                     let known = seen.segments.get(id).is_some()
                         || self.read(|transaction| arrivals::taken(transaction, id))?.is_some();
@@ -230,10 +260,10 @@ impl ProjectArchive {
             runs.iter().for_each(|run| neighbours.join(run));
             plan.segments.push(Planned {
                 path,
-                numbers: events.iter().map(|(_, _, number)| *number).collect(),
+                numbers: Numbers::of(&events),
                 tips: tips_for(&runs, signed, &checked.tips),
                 runs,
-                events: (!goes_whole(&events, &checked)).then_some(events),
+                loose: (!goes_whole(&events, &checked)).then(|| Numbers::of(&events)),
                 borrowed: checked.borrowed,
                 sealed,
                 unit_end: true,
@@ -272,16 +302,18 @@ impl ProjectArchive {
         let ids = places.ids_at(&begun)?;
         for planned in &mut plan.segments {
             let mine = set_of(&planned.runs);
-            if planned.events.is_none()
+            if planned.loose.is_none()
                 && seen.segments.get(&planned.sealed.id).is_none()
                 && mine.minus(&begun).len() < mine.len()
             {
-                planned.events = Some(chosen_events(&Source::sealed(&planned.sealed), &planned.numbers)?);
+                planned.loose = Some(planned.numbers.clone());
             }
-            if let Some(events) = &mut planned.events {
+            if let Some(loose) = &mut planned.loose {
+                let mut events = chosen_events(&Source::sealed(&planned.sealed), &loose.all())?;
                 events.retain(|(event, id, _)| {
                     !ids.get(&(event.writer, event.seq)).is_some_and(|there| there.contains(id))
                 });
+                *loose = Numbers::of(&events);
             }
         }
         in_order(&mut plan)?;
@@ -298,13 +330,14 @@ impl ProjectArchive {
         let mut renewed = false;
         for planned in &plan.segments {
             renewed |= give_way(&store, &planned.runs)?;
-            match &planned.events {
+            match &planned.loose {
                 None if planned.runs.is_empty() || store.segments().get(&planned.sealed.id).is_some() => {}
-                None => adopt(&store, &planned.path, &planned.sealed.id, planned.tips.clone())?,
-                Some(events) if events.is_empty() => {}
-                Some(events) => {
+                None => adopt(&store, &planned.path, &planned.sealed.id, planned.tips.clone(), None)?,
+                Some(loose) if loose.0.is_empty() => {}
+                Some(loose) => {
                     let (sealed, tips) = (&planned.sealed, planned.tips.clone());
-                    append(&store, &self.aside(), sealed, &others, events.clone(), tips)?;
+                    let events = chosen_events(&Source::sealed(sealed), &loose.all())?;
+                    append(&store, &self.aside(), sealed, &others, events, tips)?;
                 }
             }
         }
@@ -318,13 +351,14 @@ impl ProjectArchive {
         };
         let tips =
             newer(&writing.tips, plan.segments.iter().flat_map(|planned| &planned.tips).chain(&pending.tips));
-        let told =
-            plan.segments.iter().map(|planned| told_of(&store, planned)).collect::<Result<Vec<Told>>>()?;
         self.change(|change| {
             let mut times = Times::new(change, now)?;
             arrived.iter().try_for_each(|arrived| change.add_run(arrived))?;
             tips.values().try_for_each(|tip| change.set_tip(tip))?;
-            told.iter().try_for_each(|told| told.write(change, &store, &mut times))?;
+            // One segment after the other: what all of a commit tell would not fit into memory.
+            for planned in &plan.segments {
+                told_of(&store, planned)?.write(change, &store, &mut times)?;
+            }
             times.finish(change)?;
             for planned in &plan.segments {
                 change.set_taken(&planned.sealed.id, planned.sealed.bytes, now)?;
@@ -447,10 +481,10 @@ fn adopted(sealed: &Arc<Sealed>) -> Planned {
     Planned {
         path: PathBuf::new(),
         sealed: Arc::clone(sealed),
-        numbers: (0..sealed.directory.events).collect(),
+        numbers: Numbers(sealed.directory.events.checked_sub(1).map(|last| (0, last)).into_iter().collect()),
         runs: sealed.directory.runs.clone(),
         tips: Vec::new(),
-        events: None,
+        loose: None,
         borrowed: Vec::new(),
         unit_end: true,
     }
@@ -531,9 +565,7 @@ fn told_of(store: &Store, planned: &Planned) -> Result<Told> {
             Source { handle: Handle::Sealed(Arc::clone(&planned.sealed)), ..Source::sealed(&planned.sealed) }
         }
     };
-    let mut numbers = planned.numbers.clone();
-    numbers.sort_unstable();
-    each_chosen(&source, &numbers, &mut |laid| {
+    each_chosen(&source, &planned.numbers.all(), &mut |laid| {
         let objects: Vec<ObjectId> = laid.objects().collect();
         told.add(store, laid.kind, laid.key, laid.time, &objects)
     })?;

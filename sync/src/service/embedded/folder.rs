@@ -120,6 +120,31 @@ impl Folder {
         Pepper::new(&bytes).ok_or_else(|| super::secret::other_pepper(&path))
     }
 
+    /// Bytes of all files below a directory. What goes away meanwhile does not count.
+    pub(super) fn bytes_below(&self, dir: &Path) -> Result<u64> {
+        let (mut bytes, mut dirs) = (0, vec![dir.to_owned()]);
+        while let Some(dir) = dirs.pop() {
+            let doing = |error| Error::io(format!("cannot measure `{}`", dir.display()), error);
+            let entries = match self.env.fs.list(&dir) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                entries => entries.map_err(doing)?,
+            };
+            for entry in entries {
+                let path = dir.join(&entry.name);
+                if entry.is_dir {
+                    dirs.push(path);
+                    continue;
+                }
+                match self.env.fs.metadata(&path) {
+                    Ok(metadata) => bytes += metadata.bytes,
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                    Err(error) => return Err(doing(error)),
+                }
+            }
+        }
+        Ok(bytes)
+    }
+
     /// Says that all is there.
     pub(super) fn finish(&self) -> Result<()> {
         let text = format!("{FORMAT_FIRST} {FORMAT_VERSION}\n");

@@ -36,6 +36,7 @@ use agent_trace_store::env::Env;
 use crate::limits::ARCHIVES_OPEN_MAX;
 use crate::service::archive::{Accounts, Archive, NewToken, Org, Project, TokenRow};
 use crate::service::grant::{Grant, TokenId};
+use crate::service::quota::{Quotas, Reserved, Usage};
 use crate::token::Token;
 
 pub use accounts::AccountBook;
@@ -52,6 +53,7 @@ use archives::Archives;
 pub struct Embedded {
     env: Env,
     archives: Archives,
+    quotas: Quotas,
     /// Tended with the accounts; not there where somebody else keeps what is staged.
     staging: Option<Arc<StagedFiles>>,
     /// Last, since its lock goes when the archives are closed.
@@ -72,14 +74,15 @@ impl Embedded {
             Ok(Arc::new(ProjectArchive::open_with(env, dir, shared.clone())?) as Arc<dyn Archive>)
         });
         let archives = Archives::new(open, ARCHIVES_OPEN_MAX);
-        Ok((Embedded { env: env.clone(), archives, staging: Some(staging.clone()), book }, staging))
+        let quotas = Quotas::default();
+        Ok((Embedded { env: env.clone(), archives, quotas, staging: Some(staging.clone()), book }, staging))
     }
 
     /// Opens a data folder, which is made where it is missing; archives are opened by `open`.
     pub fn open_with(env: &Env, dir: &Path, open: Box<OpenArchive>) -> Result<Embedded> {
         let book = AccountBook::open(env, dir, Missing::Create)?;
         let archives = Archives::new(open, ARCHIVES_OPEN_MAX);
-        Ok(Embedded { env: env.clone(), archives, staging: None, book })
+        Ok(Embedded { env: env.clone(), archives, quotas: Quotas::default(), staging: None, book })
     }
 
     /// The accounts.
@@ -101,6 +104,19 @@ impl Accounts for Embedded {
 
     fn orgs(&self) -> Result<Vec<Org>> {
         Ok(self.book.orgs())
+    }
+
+    fn set_quota(&self, org_id: &str, quota_bytes: Option<u64>) -> Result<Option<Org>> {
+        self.book.set_quota(org_id, quota_bytes)
+    }
+
+    fn usage(&self, org_id: &str) -> Result<Usage> {
+        self.book.usage(org_id)
+    }
+
+    fn reserve(&self, org_id: &str, added: Usage) -> Result<Reserved> {
+        let quota = self.book.quota(org_id);
+        self.quotas.reserve(&self.env, org_id, quota, added, &|| self.book.usage(org_id))
     }
 
     fn create_project(

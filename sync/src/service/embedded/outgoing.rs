@@ -124,16 +124,21 @@ impl ProjectArchive {
     }
 }
 
-/// Finds events by id, which are looked for in all that is there.
+/// Finds events by id. No table has their ids, so they are looked for in all that is there, the newest segments first:
+/// what a client lacks came last more often than not, and the search ends with the last id.
 fn find_ids(seen: &Seen, places: &Places, ids: &[EventId], chosen: &mut [Vec<u32>]) -> Result<EventSet> {
     if ids.is_empty() {
         return Ok(EventSet::default());
     }
-    let ids: std::collections::HashSet<&EventId> = ids.iter().collect();
+    let mut ids: std::collections::HashSet<&EventId> = ids.iter().collect();
     let mut found = Vec::new();
-    for (source, chosen) in places.sources.iter().zip(chosen) {
+    for (source, chosen) in places.sources.iter().zip(chosen).rev() {
+        if ids.is_empty() {
+            break;
+        }
         each_event_of(source, &mut |number, laid, id| {
             if ids.contains(id) && seen.held.contains(&laid.writer, laid.seq) {
+                ids.remove(id);
                 chosen.push(number);
                 found.push((laid.writer, laid.seq.get(), laid.seq.get()));
             }

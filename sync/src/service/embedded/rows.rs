@@ -3,14 +3,15 @@
 //! ```text
 //! table     key                                value, after one byte that is its version
 //! meta      "version", "check", "admin"        u32; hash; hash (these without a version byte)
-//! orgs      org (16)                           made, slug, name
+//! orgs      org (16)                           made, slug, name; version 2: and the quota in bytes (8)
 //! projects  org (16), slug                     project (16), made, changed, name?, description?
 //! tokens    id                                 org (16), hash (32), project?, scopes, name?, made, ends?, used?, revoked?
 //! removed   project (16)                       when
 //! ```
 //!
 //! Integers are little-endian, times are microseconds since 1970 (8), a text is its length (4) and UTF-8, `?` a byte that
-//! is 0 or 1 and then the value, scopes their count (4) and a byte each. Rows of another version are refused.
+//! is 0 or 1 and then the value, scopes their count (4) and a byte each. Rows of another version are refused. An org
+//! without a quota is written in version 1, so that older programs go on reading what they know.
 
 use agent_trace_store::codec::{Decoder, Encoder, length_u32};
 use agent_trace_store::{Error, ErrorKind, Result, Timestamp};
@@ -22,23 +23,30 @@ use crate::service::archive::{Org, Project, TokenRow};
 use crate::service::grant::{Scope, TokenId};
 
 const VERSION: u8 = 1;
+/// The version of an org that has a quota.
+const VERSION_QUOTA: u8 = 2;
 /// Scopes in the order of their numbers.
 const SCOPES: [Scope; 4] = [Scope::Read, Scope::Write, Scope::ProjectsWrite, Scope::Admin];
 
 pub(super) fn encode_org(org: &Org) -> (Vec<u8>, Vec<u8>) {
-    let mut encoder = start();
+    let mut encoder = Encoder::new();
+    encoder.u8(if org.quota_bytes.is_some() { VERSION_QUOTA } else { VERSION });
     time(&mut encoder, org.created_at);
     encoder.prefixed(org.slug.as_bytes()).prefixed(org.name.as_bytes());
+    if let Some(quota) = org.quota_bytes {
+        encoder.u64(quota);
+    }
     (id(&org.id).to_vec(), encoder.finish())
 }
 
 pub(super) fn decode_org(key: &[u8], value: &[u8]) -> Result<Org> {
-    let mut row = Row::new("row of an org", value)?;
+    let (mut row, version) = Row::of_versions("row of an org", value, VERSION_QUOTA)?;
     let org = Org {
         id: uuid("key of an org", key)?.to_string(),
         created_at: row.time()?,
         slug: row.text(SLUG_BYTES_MAX)?,
         name: row.text(NAME_BYTES_MAX)?,
+        quota_bytes: if version == VERSION_QUOTA { Some(row.0.u64()?) } else { None },
     };
     row.finish()?;
     Ok(org)
@@ -175,9 +183,13 @@ struct Row<'a>(Decoder<'a>);
 
 impl<'a> Row<'a> {
     fn new(what: &'static str, value: &'a [u8]) -> Result<Row<'a>> {
+        Row::of_versions(what, value, VERSION).map(|(row, _)| row)
+    }
+
+    fn of_versions(what: &'static str, value: &'a [u8], newest: u8) -> Result<(Row<'a>, u8)> {
         let mut decoder = Decoder::new(what, value);
         match decoder.u8()? {
-            VERSION => Ok(Row(decoder)),
+            found if (VERSION..=newest).contains(&found) => Ok((Row(decoder), found)),
             found => {
                 let message = format!("cannot decode {what}: version {found} is newer than this program");
                 Err(Error::new(ErrorKind::Unsupported, message))
@@ -229,7 +241,17 @@ mod tests {
     }
 
     fn org() -> Org {
-        Org { id: ORG.to_owned(), slug: "default".to_owned(), name: "Default".to_owned(), created_at: at(1) }
+        Org {
+            id: ORG.to_owned(),
+            slug: "default".to_owned(),
+            name: "Default".to_owned(),
+            created_at: at(1),
+            quota_bytes: None,
+        }
+    }
+
+    fn org_with_quota() -> Org {
+        Org { quota_bytes: Some(0x1234_5678), ..org() }
     }
 
     fn project() -> Project {
@@ -293,10 +315,23 @@ mod tests {
         check(encode_removed(id, at(7)), "11111111222243338444555555555555", "010700000000000000");
     }
 
+    /// As above: an org with a quota is of version 2, one without reads and is written as it always was.
+    #[test]
+    fn the_bytes_of_a_quota_are_those_of_version_2() {
+        let (_, value) = encode_org(&org_with_quota());
+        let expected = "0201000000000000000700000064656661756c740700000044656661756c747856341200000000";
+        assert_eq!(encode_hex(&value), expected);
+        let (key, before) = encode_org(&org());
+        assert_eq!(decode_org(&key, &before).unwrap().quota_bytes, None);
+        assert_eq!(before[1..], value[1..value.len() - 8]);
+    }
+
     #[test]
     fn rows_come_back() {
-        let (key, value) = encode_org(&org());
-        assert_eq!(decode_org(&key, &value).unwrap(), org());
+        for org in [org(), org_with_quota()] {
+            let (key, value) = encode_org(&org);
+            assert_eq!(decode_org(&key, &value).unwrap(), org);
+        }
         let (key, value) = encode_project(&project());
         assert_eq!(decode_project(&key, &value).unwrap(), project());
         let (row, hash) = token();
@@ -310,8 +345,11 @@ mod tests {
     #[test]
     fn rows_of_a_newer_version_are_refused() {
         let (key, mut value) = encode_org(&org());
-        value[0] = 2;
+        value[0] = 3;
         assert_eq!(decode_org(&key, &value).unwrap_err().kind(), ErrorKind::Unsupported);
+        let (key, mut value) = encode_project(&project());
+        value[0] = 2;
+        assert_eq!(decode_project(&key, &value).unwrap_err().kind(), ErrorKind::Unsupported);
     }
 
     proptest! {

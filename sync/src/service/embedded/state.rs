@@ -99,6 +99,7 @@ impl State {
             slug: DEFAULT_ORG_SLUG.to_owned(),
             name: DEFAULT_ORG_SLUG.to_owned(),
             created_at: now,
+            quota_bytes: None,
         }));
         state
     }

@@ -20,6 +20,9 @@ use crate::limits::{
 };
 use crate::service::grant::TokenId;
 
+/// The folder of uploads in the directory of a project.
+pub(super) const UPLOADS: &str = "uploads";
+
 /// The uploads of one project.
 pub(super) struct Uploads {
     env: Env,
@@ -243,6 +246,16 @@ fn length_of(env: &Env, path: &Path) -> Result<Option<u64>> {
 }
 
 /// The names in a directory; none where it is not there.
+/// How many uploads there are in the directory of a project.
+pub(super) fn uploads_in(env: &Env, project: &Path) -> Result<u64> {
+    let (dir, mut count) = (project.join(UPLOADS), 0);
+    for folder in list(env, &dir)? {
+        let names = list(env, &dir.join(folder))?;
+        count += names.iter().filter(|name| SegmentId::parse(name).is_ok()).count() as u64;
+    }
+    Ok(count)
+}
+
 pub(super) fn list(env: &Env, dir: &Path) -> Result<Vec<String>> {
     match env.fs.list(dir) {
         Ok(entries) => Ok(entries.into_iter().filter_map(|entry| entry.name.into_string().ok()).collect()),

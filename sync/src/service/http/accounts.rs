@@ -36,7 +36,7 @@ pub(super) async fn create_org(call: &mut Call) -> Answer {
         Refusal::new(409, "org_slug_conflict", format!("Slug '{slug}' already belongs to another org"));
     let made = blocking_kinds(move || state.accounts.put_org(&slug, name.as_deref(), id.as_deref())).await?;
     match made {
-        Ok((org, is_new)) => Ok(json(if is_new { 201 } else { 200 }, org_json(&org))),
+        Ok((org, is_new)) => Ok(json(if is_new { 201 } else { 200 }, Json::Object(org_members(&org)))),
         Err(error) if error.kind() == ErrorKind::Conflict => Err(conflict),
         Err(error) => Err(error.into()),
     }
@@ -76,6 +76,7 @@ pub(super) async fn create_token(call: &mut Call) -> Answer {
         ("scopes", scopes_json(&row.scopes)),
         ("name", Json::option(row.name)),
         ("note", Json::text(NOTE)),
+        ("created_at", Json::time(row.created_at)),
     ];
     if let Some(expires_at) = row.expires_at {
         members.push(("expires_at", Json::time(expires_at)));
@@ -244,7 +245,7 @@ async fn org_of_change(call: &Call, changer: Changer, form: &Form) -> Result<Str
             let Some(slug) = named else {
                 return Ok(org_by_id(call, id.unwrap_or(DEFAULT_ORG_ID)).await?.id);
             };
-            let org = orgs(call).await?.into_iter().find(|org| org.slug == slug);
+            let org = orgs_of(call).await?.into_iter().find(|org| org.slug == slug);
             let Some(org) = org else {
                 let message = format!("Org with slug '{slug}' does not exist");
                 return Err(Refusal::new(404, "org_not_found", message));
@@ -264,13 +265,13 @@ async fn org_of_change(call: &Call, changer: Changer, form: &Form) -> Result<Str
     }
 }
 
-async fn orgs(call: &Call) -> Result<Vec<Org>, Refusal> {
+pub(super) async fn orgs_of(call: &Call) -> Result<Vec<Org>, Refusal> {
     let state = call.state.clone();
     blocking(move || state.accounts.orgs()).await
 }
 
 async fn org_by_id(call: &Call, id: &str) -> Result<Org, Refusal> {
-    let found = orgs(call).await?.into_iter().find(|org| org.id == id);
+    let found = orgs_of(call).await?.into_iter().find(|org| org.id == id);
     found.ok_or_else(|| Refusal::plain(404, format!("Org '{id}' does not exist")))
 }
 
@@ -297,16 +298,18 @@ fn slug_message(slug: &str) -> String {
     format!("Invalid slug '{slug}': must match ^[a-z0-9][a-z0-9._-]{{0,63}}$")
 }
 
-fn org_json(org: &Org) -> Json {
-    Json::Object(vec![
+pub(super) fn org_members(org: &Org) -> Vec<(&'static str, Json)> {
+    let mut members = vec![
         ("id", Json::text(&org.id)),
         ("slug", Json::text(&org.slug)),
         ("name", Json::text(&org.name)),
         ("created_at", Json::time(org.created_at)),
-    ])
+    ];
+    members.extend(org.quota_bytes.map(|quota| ("quota_bytes", Json::Number(quota))));
+    members
 }
 
-fn project_json(project: &Project) -> Json {
+pub(super) fn project_json(project: &Project) -> Json {
     Json::Object(vec![
         ("id", Json::text(&project.id)),
         ("org_id", Json::text(&project.org_id)),
@@ -318,7 +321,7 @@ fn project_json(project: &Project) -> Json {
     ])
 }
 
-fn token_json(row: &TokenRow) -> Json {
+pub(super) fn token_json(row: &TokenRow) -> Json {
     let time = |time: Option<Timestamp>| time.map_or(Json::Null, Json::time);
     Json::Object(vec![
         ("id", Json::text(row.id.as_str())),

@@ -2,6 +2,7 @@
 //!
 //! A hash proves nothing: bytes of a project that the token may not reach are not there, and nothing looks for them.
 
+use std::io;
 use std::sync::Arc;
 
 use agent_trace_store::id::{decode_hex, encode_hex};
@@ -11,13 +12,14 @@ use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use axum::http::{HeaderValue, Response};
 
 use super::answer::{Json, Refusal, chain, empty, json};
-use super::body::{length, pump};
+use super::body::{PumpReader, length, pump};
 use super::call::Call;
 use super::flow::{flow, unsent};
-use super::limits::{BLOB_ARCHIVES_OPENED_MAX, BLOB_BYTES_MAX};
+use super::limits::{BLOB_ARCHIVES_OPENED_MAX, BLOB_BYTES_MAX, BLOB_RESERVED_BYTES};
 use super::{State, blocking, panicked};
 use crate::service::archive::{Archive, Project};
 use crate::service::grant::{Grant, Scope};
+use crate::service::quota::{Room, Usage};
 
 type Answer = Result<Response<Body>, Refusal>;
 
@@ -68,23 +70,69 @@ pub(super) async fn put(call: &mut Call) -> Answer {
         }
         _ => {}
     }
+    let length = length(&call.headers).unwrap_or_default();
+    let mut room =
+        RoomFor { org: call.grant().org_id.clone(), ahead: length, rooms: Vec::new(), refused: None };
+    if length > 0 {
+        room.rooms.push(call.reserve(length, 0).await?);
+    }
     let mut incoming = call.incoming("the blob", BLOB_BYTES_MAX)?;
     let turn = call.state.turns.stage().await?;
     let Some(first) = incoming.next().await? else {
         return Err(Refusal::plain(400, "Empty body"));
     };
-    let (to, mut reader) = pump();
+    let (to, reader) = pump();
     to.try_send(Ok(first)).expect("the queue is new and holds one");
     let (state, token) = (call.state.clone(), call.grant().token.clone());
     let staged = tokio::task::spawn_blocking(move || {
         let _turn = turn;
-        state.staging.stage(&token, &mut reader, BLOB_BYTES_MAX)
+        let mut reader = Reserving { reader, state: &state, room };
+        let staged = state.staging.stage(&token, &mut reader, BLOB_BYTES_MAX);
+        match reader.room.refused {
+            Some(refusal) => Err(refusal),
+            None => staged.map_err(Refusal::from),
+        }
     });
     // A body that breaks leaves nothing; what is wrong with it is the reason to tell.
     incoming.pump(to).await?;
     let (sha256, size) = staged.await.map_err(|error| panicked(&error))??;
     let body = Json::Object(vec![("sha256", Json::text(encode_hex(&sha256))), ("size", Json::Number(size))]);
     Ok(json(201, body))
+}
+
+/// What is reserved for a blob, and for how much that is still to come.
+struct RoomFor {
+    org: String,
+    ahead: u64,
+    rooms: Vec<Room>,
+    refused: Option<Refusal>,
+}
+
+/// Reserves room for bytes whose number was not said before they came.
+struct Reserving<'a> {
+    reader: PumpReader,
+    state: &'a State,
+    room: RoomFor,
+}
+
+impl io::Read for Reserving<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.reader.read(buffer)?;
+        let (room, bytes) = (&mut self.room, count as u64);
+        if bytes > room.ahead {
+            let added = Usage { bytes: bytes.max(BLOB_RESERVED_BYTES), uploads: 0 };
+            match self.state.reserve(&room.org, added) {
+                Ok(more) => room.rooms.push(more),
+                Err(refusal) => {
+                    room.refused = Some(refusal);
+                    return Err(io::ErrorKind::QuotaExceeded.into());
+                }
+            }
+            room.ahead += added.bytes;
+        }
+        room.ahead -= bytes;
+        Ok(count)
+    }
 }
 
 /// Where a blob's bytes are.

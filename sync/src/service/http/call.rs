@@ -18,6 +18,7 @@ use super::{State, blocking};
 use crate::limits::TOKEN_BYTES_MAX;
 use crate::service::archive::{Archive, Project};
 use crate::service::grant::{Grant, Scope};
+use crate::service::quota::{Room, Usage};
 
 /// A request.
 pub(super) struct Call {
@@ -92,7 +93,7 @@ impl Call {
         let (state, secret) = (self.state.clone(), secret.to_owned());
         let found = blocking(move || state.accounts.authenticate(&secret)).await?;
         let grant = found.ok_or(invalid)?;
-        self.state.admit(&grant.token)?;
+        self.state.admit(&grant)?;
         if let Some(scope) = scope.filter(|scope| !grant.allows(*scope)) {
             return Err(Refusal::new(403, "scope", format!("Token lacks the scope '{scope}'")));
         }
@@ -177,6 +178,13 @@ impl Call {
         }
     }
 
+    /// Reserves room of the token's organisation for what is about to be written.
+    pub(super) async fn reserve(&self, bytes: u64, uploads: u64) -> Result<Room, Refusal> {
+        let (state, org) = (self.state.clone(), self.grant().org_id.clone());
+        let work = tokio::task::spawn_blocking(move || state.reserve(&org, Usage { bytes, uploads }));
+        work.await.map_err(|error| super::panicked(&error))?
+    }
+
     /// What is left of the request: its body, where nobody has taken it.
     pub(super) fn take_body(&mut self) -> Option<Body> {
         self.body.get_mut().unwrap_or_else(PoisonError::into_inner).take()
@@ -211,6 +219,7 @@ pub(super) struct Form(BTreeMap<String, Field>);
 enum Field {
     Text(String),
     Texts(Vec<String>),
+    Number(u64),
     Null,
     Other,
 }
@@ -234,8 +243,10 @@ impl Form {
             let field = match reader.shape()? {
                 Shape::String => Field::Text(reader.string().ok()??.into_owned()),
                 Shape::Array => texts(&mut reader)?,
-                Shape::Token if reader.token().ok()? == Some("null") => Field::Null,
-                Shape::Token => Field::Other,
+                Shape::Token => match reader.token().ok()? {
+                    Some("null") => Field::Null,
+                    token => token.and_then(|token| token.parse().ok()).map_or(Field::Other, Field::Number),
+                },
                 Shape::Object => {
                     reader.skip().ok()?;
                     Field::Other
@@ -252,6 +263,16 @@ impl Form {
             None | Some(Field::Null) => Ok(None),
             Some(Field::Text(text)) => Ok(Some(text.as_str()).filter(|text| !text.is_empty())),
             Some(_) => Err(Refusal::new(400, "invalid", format!("{name} must be a string"))),
+        }
+    }
+
+    /// A member that is a whole number or `null`; `None` where it is not there.
+    pub(super) fn number(&self, name: &str) -> Result<Option<Option<u64>>, Refusal> {
+        match self.0.get(name) {
+            None => Ok(None),
+            Some(Field::Null) => Ok(Some(None)),
+            Some(Field::Number(number)) => Ok(Some(Some(*number))),
+            Some(_) => Err(Refusal::new(400, "invalid", format!("{name} must be a whole number or null"))),
         }
     }
 

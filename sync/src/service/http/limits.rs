@@ -42,6 +42,8 @@ pub const SKIPPED_SHOWN_MAX: usize = 1_000;
 pub const BODY_DEPTH_MAX: usize = 65_536;
 /// A blob of a v1 upload.
 pub const BLOB_BYTES_MAX: u64 = agent_trace_store::limits::OBJECT_BYTES_MAX;
+/// What is reserved at once of an organisation's quota for a blob whose length was not said.
+pub const BLOB_RESERVED_BYTES: u64 = 4 << 20;
 /// Rows of a v1 page.
 pub const PAGE_ROWS_MAX: usize = 1_000;
 /// Rows of a v1 page where no number is asked for.
@@ -80,10 +82,14 @@ pub const REQUESTS_MAX: usize = 1_024;
 pub const BLOCKING_THREADS_MAX: usize = 256;
 /// Requests of one token per second on average, where nothing is configured.
 pub const TOKEN_REQUESTS_PER_SECOND: u32 = 2_000;
+/// Requests of one organisation, in those of one token.
+pub const ORG_REQUESTS_TOKENS: u32 = 8;
 /// Requests of one token that may come at once, in seconds of the average.
 pub const TOKEN_BURST_SECONDS: u32 = 5;
 /// Tokens whose requests are counted; those that are idle are forgotten first.
 pub const COUNTED_TOKENS_MAX: usize = 65_536;
+/// Rows of one answer to the admin.
+pub const ADMIN_ROWS_MAX: usize = 1_000;
 /// How long requests may go on after the service was told to stop.
 pub const DRAIN_SECONDS_MAX: u64 = 20;
 /// A request id that a client sends.

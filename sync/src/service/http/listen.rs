@@ -38,7 +38,7 @@ use super::answer::chain;
 use super::body::Spools;
 use super::limits::{
     BLOCKING_THREADS_MAX, CONNECTION_BUFFER_BYTES, CONNECTION_STREAMS_MAX, CONNECTIONS_MAX,
-    DRAIN_SECONDS_MAX, HEADER_BYTES_MAX, HEADERS_MAX, STREAM_WINDOW_BYTES,
+    DRAIN_SECONDS_MAX, HEADER_BYTES_MAX, HEADERS_MAX, ORG_REQUESTS_TOKENS, STREAM_WINDOW_BYTES,
 };
 use super::metrics::Metrics;
 use super::opening::Opening;
@@ -95,6 +95,7 @@ impl Server {
             accounts: backend.accounts,
             staging: backend.staging,
             rates: Rates::new(config.requests_per_second),
+            org_rates: Rates::new(config.requests_per_second.saturating_mul(ORG_REQUESTS_TOKENS)),
             turns: Turns::new(),
             spools,
             metrics: Metrics::new(counted()),

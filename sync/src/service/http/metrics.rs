@@ -19,6 +19,22 @@ struct Latency {
     micros: AtomicU64,
 }
 
+/// A limit of a token or an organisation.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Limit {
+    /// Requests of a token.
+    TokenRequests,
+    /// Requests of an organisation.
+    OrgRequests,
+    /// Uploads of an organisation.
+    Uploads,
+    /// Bytes of an organisation.
+    Quota,
+}
+
+/// Names of the limits, in their order.
+const LIMITS: [&str; 4] = ["token_requests", "org_requests", "org_uploads", "org_bytes"];
+
 /// Counters of one service.
 #[derive(Debug)]
 pub(super) struct Metrics {
@@ -40,6 +56,8 @@ pub(super) struct Metrics {
     pub(super) commits: AtomicU64,
     /// Commits that did not check.
     pub(super) refused: AtomicU64,
+    /// Requests that were refused by a limit of their token or organisation.
+    limits: [AtomicU64; LIMITS.len()],
     /// Items of v1 uploads: stored, known already, skipped.
     pub(super) items: [AtomicU64; 3],
 }
@@ -57,8 +75,14 @@ impl Metrics {
             arrivals: AtomicU64::new(0),
             commits: AtomicU64::new(0),
             refused: AtomicU64::new(0),
+            limits: Default::default(),
             items: Default::default(),
         }
+    }
+
+    /// Counts a request that a limit refuses.
+    pub(super) fn limited(&self, limit: Limit) {
+        self.limits[limit as usize].fetch_add(1, Ordering::Relaxed);
     }
 
     /// Counts a request that has ended.
@@ -120,6 +144,11 @@ impl Metrics {
         for (kind, value) in ["stored", "known", "skipped"].iter().zip(&self.items) {
             page.row(name, &format!("kind=\"{kind}\""), value.load(Ordering::Relaxed));
         }
+        let name = "agent_trace_limited_total";
+        page.head(name, "counter", "Requests refused by a limit of their token or organisation");
+        for (limit, value) in LIMITS.iter().zip(&self.limits) {
+            page.row(name, &format!("limit=\"{limit}\""), value.load(Ordering::Relaxed));
+        }
         let gauges = [
             ("agent_trace_connections", "Connections that are open", &self.connections),
             ("agent_trace_requests_in_progress", "Requests in progress", &self.in_progress),
@@ -155,6 +184,7 @@ mod tests {
         metrics.request(1, 200, Duration::from_micros(1_500));
         metrics.request(1, 200, Duration::from_secs(200));
         metrics.commits.fetch_add(3, Ordering::Relaxed);
+        metrics.limited(Limit::Quota);
         let page = metrics.page();
         for line in [
             "agent_trace_requests_total{method=\"GET\",route=\"/health\",status=\"200\"} 2",
@@ -163,6 +193,8 @@ mod tests {
             "agent_trace_request_seconds_bucket{method=\"GET\",route=\"/health\",le=\"+Inf\"} 2",
             "agent_trace_request_seconds_sum{method=\"GET\",route=\"/health\"} 200.001500",
             "agent_trace_commits_total 3",
+            "agent_trace_limited_total{limit=\"org_uploads\"} 0",
+            "agent_trace_limited_total{limit=\"org_bytes\"} 1",
         ] {
             assert!(page.lines().any(|found| found == line), "{line} is not in\n{page}");
         }

@@ -8,6 +8,7 @@
 //! clients do, memory is bounded: `limits` names the bounds, `throttle` gives turns, bodies beyond them lie in files.
 
 mod accounts;
+mod admin;
 mod answer;
 mod blobs;
 mod body;
@@ -41,11 +42,13 @@ pub use routes::{Access, ROUTES, Route};
 
 use answer::Refusal;
 use body::Spools;
-use metrics::Metrics;
+use metrics::{Limit, Metrics};
 use throttle::{Rates, Turns};
 
+use crate::limits::ORG_UPLOADS_MAX;
 use crate::service::archive::{Accounts, Staging};
-use crate::service::grant::TokenId;
+use crate::service::grant::Grant;
+use crate::service::quota::{Reserved, Room, Usage};
 
 /// How the service listens.
 #[derive(Clone, Debug)]
@@ -120,6 +123,7 @@ struct State {
     accounts: Arc<dyn Accounts>,
     staging: Arc<dyn Staging>,
     rates: Rates,
+    org_rates: Rates,
     turns: Turns,
     spools: Arc<Spools>,
     metrics: Metrics,
@@ -129,11 +133,37 @@ struct State {
 }
 
 impl State {
-    /// Counts a request of a token, or puts it off.
-    fn admit(&self, token: &TokenId) -> Result<(), Refusal> {
-        self.rates.take(token, self.env.clock.monotonic_micros()).map_err(|seconds| {
-            Refusal::new(429, "busy", "too many requests of this token").retry_after(seconds)
-        })
+    /// Counts a request of a token and of its organisation, or puts it off.
+    fn admit(&self, grant: &Grant) -> Result<(), Refusal> {
+        let now = self.env.clock.monotonic_micros();
+        let busy = |limit, what, seconds| {
+            self.metrics.limited(limit);
+            Refusal::new(429, "busy", what).retry_after(seconds)
+        };
+        self.rates
+            .take(grant.token.as_str(), now)
+            .map_err(|seconds| busy(Limit::TokenRequests, "too many requests of this token", seconds))?;
+        self.org_rates
+            .take(&grant.org_id, now)
+            .map_err(|seconds| busy(Limit::OrgRequests, "too many requests of this organisation", seconds))
+    }
+
+    /// Reserves room for what is about to be written.
+    fn reserve(&self, org_id: &str, added: Usage) -> Result<Room, Refusal> {
+        match self.accounts.reserve(org_id, added)? {
+            Reserved::Room(room) => Ok(room),
+            Reserved::OverQuota { bytes, quota_bytes } => {
+                self.metrics.limited(Limit::Quota);
+                let message =
+                    format!("the organisation has {bytes} bytes here, and may have {quota_bytes} in all");
+                Err(Refusal::new(507, "quota_exceeded", message))
+            }
+            Reserved::TooManyUploads => {
+                self.metrics.limited(Limit::Uploads);
+                let message = format!("an organisation may have {ORG_UPLOADS_MAX} uploads at once");
+                Err(Refusal::new(429, "busy", message).retry_after(5))
+            }
+        }
     }
 }
 

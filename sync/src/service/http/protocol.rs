@@ -128,8 +128,9 @@ pub(super) async fn upload(call: &mut Call) -> Answer {
     if offset.checked_add(body.bytes().len() as u64).is_none_or(|end| end > SEGMENT_BYTES_MAX) {
         return Err(Refusal::too_large("the segment", SEGMENT_BYTES_MAX));
     }
+    let room = call.reserve(body.bytes().len() as u64, u64::from(offset == 0)).await?;
     let work = tokio::task::spawn_blocking(move || {
-        let _turn = turn;
+        let (_turn, _room) = (turn, room);
         if blake3::hash(body.bytes()) != blake3::Hash::from_bytes(wanted) {
             return Err(invalid("the chunk does not have the hash of X-Chunk-Blake3"));
         }

@@ -88,9 +88,10 @@ async fn put(call: &mut Call, resource: Resource) -> Answer {
     let whole = usize::try_from(spool.len()).unwrap_or(usize::MAX);
     let held = (item_bytes + BATCH_ITEM_BYTES_TARGET).min(whole);
     let turn = call.state.turns.work(held.saturating_mul(ITEM_COPIES)).await?;
+    let room = call.reserve(spool.len(), 0).await?;
     let token = call.grant().token.clone();
     let work = tokio::task::spawn_blocking(move || {
-        let _turn = turn;
+        let (_turn, _room) = (turn, room);
         take_in(&*archive, &token, resource, &spool, &items)
     });
     let outcome = work.await.map_err(|error| panicked(&error))?.map_err(Refusal::from)?;

@@ -18,7 +18,7 @@ use super::answer::Refusal;
 use super::body::Incoming;
 use super::call::Call;
 use super::limits::{HEADER_BYTES_MAX, REFUSED_BODY_BYTES_MAX, REQUEST_ID_BYTES_MAX};
-use super::{State, accounts, blobs, pages, protocol, records, service};
+use super::{State, accounts, admin, blobs, pages, protocol, records, service};
 use crate::service::grant::Scope;
 
 /// Who may use a route.
@@ -30,6 +30,8 @@ pub enum Access {
     Token(Option<Scope>),
     /// The admin.
     Admin,
+    /// The admin; to everybody else the route is one that does not exist.
+    Hidden,
     /// The admin, or who has a token with `projects:write` for the organisation.
     AdminOrToken,
 }
@@ -80,6 +82,11 @@ pub static ROUTES: &[Route] = routes![
     "POST" "/api/v1/tokens" Access::Admin => accounts::create_token,
     "GET" "/api/v1/tokens" Access::Admin => accounts::tokens,
     "DELETE" "/api/v1/tokens/{id}" Access::Admin => accounts::revoke_token,
+    "GET" "/api/admin/orgs" Access::Hidden => admin::orgs,
+    "GET" "/api/admin/orgs/{org}" Access::Hidden => admin::org,
+    "PATCH" "/api/admin/orgs/{org}" Access::Hidden => admin::change_org,
+    "GET" "/api/admin/orgs/{org}/projects" Access::Hidden => admin::projects,
+    "GET" "/api/admin/orgs/{org}/tokens" Access::Hidden => admin::tokens,
     "POST" "/api/v1/tokens/verify" Access::Open => accounts::verify_token,
     "GET" "/api/v1/auth/whoami" Access::Token(None) => accounts::whoami,
     "POST" "/api/v1/projects" Access::AdminOrToken => accounts::create_project,
@@ -198,7 +205,7 @@ async fn dispatch(state: Arc<State>, rows: Arc<[usize]>, request: Request<Body>)
     let mut body = Some(body);
     let answer = match row {
         Some(row) => answer(&state, &ROUTES[row], &mut parts, &mut body).await,
-        None if rows.is_empty() => Err(Refusal::new(404, "not_found", "no such route")),
+        None if rows.iter().all(|row| ROUTES[*row].access == Access::Hidden) => Err(no_route()),
         None => {
             let methods: Vec<_> = rows.iter().map(|row| ROUTES[*row].method).collect();
             Err(Refusal::new(405, "method", "no such method here").allow(methods.join(", ")))
@@ -221,6 +228,11 @@ async fn dispatch(state: Arc<State>, rows: Arc<[usize]>, request: Request<Body>)
         response.headers_mut().insert("x-request-id", id);
     }
     response
+}
+
+/// The answer to a route that does not exist, or must not be known to.
+fn no_route() -> Refusal {
+    Refusal::new(404, "not_found", "no such route")
 }
 
 /// Whether a client sends its body without asking first, so that it comes to the answer only after that.
@@ -299,6 +311,11 @@ async fn admitted(call: &mut Call) -> Result<Response<Body>, Refusal> {
         Access::Admin => {
             if !call.is_admin().await? {
                 return Err(Refusal::plain(403, "Admin secret required"));
+            }
+        }
+        Access::Hidden => {
+            if !call.is_admin().await? {
+                return Err(no_route());
             }
         }
     }

@@ -13,15 +13,14 @@ use super::limits::{
     COUNTED_TOKENS_MAX, RECEIVE_BYTES_MAX, REQUESTS_MAX, STAGERS_MAX, STREAMS_MAX, TOKEN_BURST_SECONDS,
     TURN_WAIT_SECONDS_MAX, WORK_BYTES_MAX, WORKERS_MAX,
 };
-use crate::service::grant::TokenId;
 
 const MICROS: u64 = 1_000_000;
 
-/// Counts requests of each token.
+/// Counts requests of each token, or of each organisation.
 #[derive(Debug)]
 pub(super) struct Rates {
     per_second: u64,
-    buckets: Mutex<HashMap<TokenId, Bucket>>,
+    buckets: Mutex<HashMap<String, Bucket>>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -33,27 +32,31 @@ struct Bucket {
 }
 
 impl Rates {
-    /// Lets so many requests of each token through every second on average.
+    /// Lets so many requests of each through every second on average.
     pub(super) fn new(per_second: u32) -> Rates {
         Rates { per_second: u64::from(per_second.max(1)), buckets: Mutex::default() }
     }
 
     /// Counts a request, or says how many seconds later it may come.
-    pub(super) fn take(&self, token: &TokenId, now_micros: u64) -> Result<(), u64> {
+    pub(super) fn take(&self, who: &str, now_micros: u64) -> Result<(), u64> {
         let full = self.per_second * u64::from(TOKEN_BURST_SECONDS) * MICROS;
         let refilled = |bucket: &Bucket| {
             let passed = now_micros.saturating_sub(bucket.at_micros);
             passed.saturating_mul(self.per_second).saturating_add(bucket.credit).min(full)
         };
         let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
-        if buckets.len() >= COUNTED_TOKENS_MAX && !buckets.contains_key(token) {
+        if buckets.len() >= COUNTED_TOKENS_MAX && !buckets.contains_key(who) {
             // Who is full again is as good as forgotten; where nobody is, all begin anew.
             buckets.retain(|_, bucket| refilled(bucket) < full);
             if buckets.len() >= COUNTED_TOKENS_MAX {
                 buckets.clear();
             }
         }
-        let bucket = buckets.entry(token.clone()).or_insert(Bucket { credit: full, at_micros: now_micros });
+        let new = Bucket { credit: full, at_micros: now_micros };
+        if !buckets.contains_key(who) {
+            buckets.insert(who.to_owned(), new);
+        }
+        let bucket = buckets.get_mut(who).expect("it has just been put there");
         let credit = refilled(bucket);
         *bucket = Bucket { credit: credit.saturating_sub(MICROS), at_micros: now_micros };
         if credit >= MICROS {
@@ -151,21 +154,21 @@ mod tests {
     #[test]
     fn requests_of_a_token_are_bounded_and_come_back() {
         let rates = Rates::new(10);
-        let (one, other) = (TokenId::new("one"), TokenId::new("other"));
+        let (one, other) = ("one", "other");
         for _ in 0..10 * TOKEN_BURST_SECONDS {
-            assert_eq!(rates.take(&one, 1_000), Ok(()));
+            assert_eq!(rates.take(one, 1_000), Ok(()));
         }
-        assert_eq!(rates.take(&one, 1_000), Err(1));
-        assert_eq!(rates.take(&other, 1_000), Ok(()));
-        assert_eq!(rates.take(&one, 1_000 + MICROS / 10), Ok(()));
-        assert_eq!(rates.take(&one, 1_000 + MICROS / 10), Err(1));
+        assert_eq!(rates.take(one, 1_000), Err(1));
+        assert_eq!(rates.take(other, 1_000), Ok(()));
+        assert_eq!(rates.take(one, 1_000 + MICROS / 10), Ok(()));
+        assert_eq!(rates.take(one, 1_000 + MICROS / 10), Err(1));
     }
 
     #[test]
     fn tokens_beyond_the_limit_are_forgotten() {
         let rates = Rates::new(1);
         for number in 0..COUNTED_TOKENS_MAX + 10 {
-            assert_eq!(rates.take(&TokenId::new(&number.to_string()), 0), Ok(()));
+            assert_eq!(rates.take(&number.to_string(), 0), Ok(()));
         }
         assert!(rates.buckets.lock().unwrap().len() <= COUNTED_TOKENS_MAX);
     }
