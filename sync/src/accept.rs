@@ -107,7 +107,20 @@ pub fn append(
     events: Vec<Numbered>,
     tips: Vec<Tip>,
 ) -> Result<()> {
-    let known = |id: &ObjectId| store.contains(id);
+    append_without(store, aside, sealed, others, events, tips, &HashSet::new())
+}
+
+/// The same, where these objects are left out; they have been noted.
+pub fn append_without(
+    store: &Store,
+    aside: &Path,
+    sealed: &Arc<Sealed>,
+    others: &[Arc<Sealed>],
+    events: Vec<Numbered>,
+    tips: Vec<Tip>,
+    absent: &HashSet<ObjectId>,
+) -> Result<()> {
+    let known = |id: &ObjectId| Ok(absent.contains(id) || store.contains(id)?);
     let mut extra = vec![Arc::clone(sealed)];
     extra.extend(others.iter().filter(|other| other.id != sealed.id).cloned());
     let collected = collect(store, &extra, &Source::sealed(sealed), events, &known)?;

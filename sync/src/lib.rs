@@ -34,6 +34,7 @@ pub mod push;
 pub mod receive;
 pub mod accept;
 pub mod take;
+pub mod bodies;
 pub mod pull;
 pub mod wire;
 pub mod reconcile;

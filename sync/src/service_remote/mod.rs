@@ -26,16 +26,18 @@ use agent_trace_store::env::{Env, Lock, LockMode};
 use agent_trace_store::lock::lock;
 use agent_trace_store::progress::Progress;
 use agent_trace_store::seqs::EventSet;
-use agent_trace_store::{Result, Store};
+use agent_trace_store::{Error, ObjectId, Result, Store};
 
 use crate::address::ServiceUrl;
+use crate::bodies::{Bringing, Brought};
 use crate::client::{Client, Scope};
 use crate::head::RemoteId;
 use crate::limits::EXCHANGE_WAIT_MICROS_MAX;
 use crate::push::{PushOptions, PushReport};
 use crate::state::{State, cache_dir};
-use crate::take::{PullOptions, PullReport};
+use crate::take::{PullOptions, PullReport, Transcripts};
 use crate::token::Token;
+use crate::wire::{Caps, NO_TRANSCRIPTS};
 
 use known::{Known, Protocol};
 
@@ -89,11 +91,55 @@ impl Service {
         store.catch_up()?;
         let mut memory = self.remembered(store)?;
         let report = match self.protocol(store, &mut memory)? {
-            Protocol::Two => self.pull_segments(store, &mut memory, options, progress),
+            Protocol::Two => self.pull_by_two(store, &mut memory, options, progress),
+            Protocol::One if options.transcripts == Transcripts::None => {
+                let message = format!("`{}` speaks protocol 1, which cannot leave transcripts out", self.name);
+                return Err(Error::invalid(message));
+            }
             Protocol::One => self.pull_records(store, &mut memory, options, progress),
         };
         let report = self.ask_again_later(store, &memory, report)?;
         Ok(PullReport { requests: self.client.requests(), ..report })
+    }
+
+    /// Pulls by protocol 2. Where a service cannot leave bodies out, they come.
+    fn pull_by_two(
+        &self,
+        store: &Store,
+        memory: &mut Memory,
+        options: &PullOptions,
+        progress: &dyn Progress,
+    ) -> Result<PullReport> {
+        let mut options = options.clone();
+        let mut cannot_leave_out = false;
+        if options.transcripts == Transcripts::None {
+            let leaves_out = |caps: Caps| caps.features.iter().any(|feature| feature == NO_TRANSCRIPTS);
+            if !self.client.caps()?.is_some_and(leaves_out) {
+                (options.transcripts, cannot_leave_out) = (Transcripts::New, true);
+            }
+        }
+        let report = self.pull_segments(store, memory, &options, progress)?;
+        Ok(PullReport { cannot_leave_out, ..report })
+    }
+
+    /// Fetches objects that are elsewhere.
+    pub fn bring(&self, store: &Store, ids: &[ObjectId], progress: &dyn Progress) -> Result<Brought> {
+        let _lock = self.lock(store)?;
+        let mut bringing = Bringing::start(store, &self.id)?;
+        for id in ids {
+            bringing.object(id, |take| {
+                self.client.object(id, &mut |part| {
+                    progress.advance(part.len() as u64);
+                    take(part)
+                })
+            })?;
+        }
+        bringing.end()
+    }
+
+    /// Which remote it is.
+    pub fn id(&self) -> RemoteId {
+        self.id
     }
 
     /// Which protocol the service speaks. One that spoke protocol 2 is taken at its word until it no longer answers to

@@ -193,8 +193,9 @@ impl ProjectArchive {
                 Ok(Verdict::Good(checked)) => checked,
                 Ok(Verdict::Incomplete(missing)) => {
                     let id = sealed.id.short();
+                    let missing = missing[0].short();
                     plan.refused
-                        .push(format!("segment `{id}` needs object `{}`, which is nowhere", missing.short()));
+                        .push(format!("segment `{id}` needs object `{missing}`, which is nowhere"));
                     continue;
                 }
                 Err(error) if is_refusal(&error) => {
