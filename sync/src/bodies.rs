@@ -96,12 +96,7 @@ impl<'a> Bringing<'a> {
 }
 
 /// Fetches objects from a folder.
-pub fn bring(
-    store: &Store,
-    remote: &Remote,
-    ids: &[ObjectId],
-    progress: &dyn Progress,
-) -> Result<Brought> {
+pub fn bring(store: &Store, remote: &Remote, ids: &[ObjectId], progress: &dyn Progress) -> Result<Brought> {
     let Some(id) = remote.id() else {
         let place = remote.transport().place();
         return Err(Error::new(ErrorKind::NotFound, format!("there is no remote in `{place}` yet")));
@@ -178,10 +173,7 @@ impl<'a> Shelf<'a> {
             let objects = self.store.objects(&place.handle, place.frame)?;
             if let Stored::Recipe(recipe) = objects.get(place.slot as usize)? {
                 if depth >= RECIPE_DEPTH_MAX {
-                    return Err(Error::corrupt(format!(
-                        "the recipe of object `{}` is too deep",
-                        id.short()
-                    )));
+                    return Err(Error::corrupt(format!("the recipe of object `{}` is too deep", id.short())));
                 }
                 waiting.extend(recipe.parts.iter().map(|part| (part.id, depth + 1)));
             }

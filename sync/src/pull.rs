@@ -211,8 +211,7 @@ fn build_without_bodies(
     let mut builder = Builder::new(env, &taking.inbox, store.tail()?)?;
     builder.tips(&tips_in(&there)?)?;
     let extra = [Arc::clone(&there)];
-    let events =
-        collect_into(store, &extra, &source, events, &known, &mut |frame| builder.objects(&frame))?;
+    let events = collect_into(store, &extra, &source, events, &known, &mut |frame| builder.objects(&frame))?;
     builder.received(&events)?;
     let built = builder.finish()?;
     let path = taking.path(&built.id);

@@ -16,7 +16,8 @@ use agent_trace_store::{
 };
 
 use crate::accept::{
-    ForkedIds, Numbered, adopt, append_without, fork, give_way, goes_whole, new_events, runs_of, set_of, tips_for,
+    ForkedIds, Numbered, adopt, append_without, fork, give_way, goes_whole, new_events, runs_of, set_of,
+    tips_for,
 };
 use crate::collect::{Bodies, bodies_of};
 use crate::head::RemoteId;

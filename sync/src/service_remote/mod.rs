@@ -93,7 +93,8 @@ impl Service {
         let report = match self.protocol(store, &mut memory)? {
             Protocol::Two => self.pull_by_two(store, &mut memory, options, progress),
             Protocol::One if options.transcripts == Transcripts::None => {
-                let message = format!("`{}` speaks protocol 1, which cannot leave transcripts out", self.name);
+                let message =
+                    format!("`{}` speaks protocol 1, which cannot leave transcripts out", self.name);
                 return Err(Error::invalid(message));
             }
             Protocol::One => self.pull_records(store, &mut memory, options, progress),

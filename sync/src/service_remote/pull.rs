@@ -89,8 +89,9 @@ impl Service {
             let before = taking.report.segments;
             taking.asked = memory.known.missing.iter().copied().collect();
             let mut parts = memory.known.missing.chunks(QUESTION_IDS_MAX);
-            let streamed =
-                parts.try_for_each(|ids| take_stream(self.client.fetch(&[], ids, taking.bodies)?, taking, true, progress));
+            let streamed = parts.try_for_each(|ids| {
+                take_stream(self.client.fetch(&[], ids, taking.bodies)?, taking, true, progress)
+            });
             match streamed {
                 Err(error) if error.kind() == ErrorKind::Unavailable && turn < STREAMS_MAX => {
                     if taking.report.segments == before {

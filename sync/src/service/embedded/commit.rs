@@ -194,8 +194,7 @@ impl ProjectArchive {
                 Ok(Verdict::Incomplete(missing)) => {
                     let id = sealed.id.short();
                     let missing = missing[0].short();
-                    plan.refused
-                        .push(format!("segment `{id}` needs object `{missing}`, which is nowhere"));
+                    plan.refused.push(format!("segment `{id}` needs object `{missing}`, which is nowhere"));
                     continue;
                 }
                 Err(error) if is_refusal(&error) => {

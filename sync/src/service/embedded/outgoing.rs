@@ -31,13 +31,7 @@ type Each<'e> = &'e mut dyn FnMut(Part<'_>) -> Result<()>;
 
 impl ProjectArchive {
     /// Sends what arrived after a position, up to what is seen.
-    pub(super) fn send_after(
-        &self,
-        seen: &Seen,
-        after: u64,
-        bodies: Bodies,
-        each: Each<'_>,
-    ) -> Result<()> {
+    pub(super) fn send_after(&self, seen: &Seen, after: u64, bodies: Bodies, each: Each<'_>) -> Result<()> {
         let position = seen.position;
         if after < position {
             let start = self.read(|transaction| arrivals::unit_start(transaction, after))?;
