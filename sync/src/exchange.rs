@@ -10,7 +10,8 @@ use crate::head::RemoteId;
 use crate::pull::pull;
 use crate::push::{PushOptions, PushReport, push};
 use crate::remote::Remote;
-use crate::service_remote::Service;
+use crate::service_remote::{Service, remote_id};
+use crate::state::State;
 use crate::take::{PullOptions, PullReport, Transcripts};
 use crate::token::Token;
 
@@ -28,6 +29,14 @@ impl Exchange {
         match address {
             RemoteUrl::Folder(_) => Remote::open(env, address, create).map(Exchange::Layout),
             RemoteUrl::Service(url) => Service::open(env, url, token).map(Exchange::Service),
+        }
+    }
+
+    /// Which remote lies at an address, without asking it: of a folder what was last seen there.
+    pub fn remote_at(store: &Store, address: &RemoteUrl) -> Result<Option<RemoteId>> {
+        match address {
+            RemoteUrl::Folder(_) => State::remote_at(store, &address.name()),
+            RemoteUrl::Service(url) => Ok(Some(remote_id(url))),
         }
     }
 

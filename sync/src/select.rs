@@ -80,7 +80,7 @@ pub fn select(store: &Store, snapshot: &Snapshot, state: &State, options: &PushO
 }
 
 /// Those of some events that list bytes that are elsewhere: a remote takes an event only with its objects.
-fn without_bodies(store: &Store, sources: &[Source], missing: &EventSet) -> Result<EventSet> {
+pub(crate) fn without_bodies(store: &Store, sources: &[Source], missing: &EventSet) -> Result<EventSet> {
     let elsewhere = store.elsewhere()?;
     if elsewhere.is_empty() {
         return Ok(EventSet::default());

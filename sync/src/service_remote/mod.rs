@@ -51,13 +51,8 @@ pub struct Service {
 impl Service {
     /// Prepares; nothing is sent yet.
     pub fn open(env: &Env, url: &ServiceUrl, token: Option<Token>) -> Result<Service> {
-        let name = url.to_string();
-        let mut hasher = blake3::Hasher::new_derive_key("agent-trace 2026 project of a service");
-        for part in [url.base_url().as_str(), url.org().as_str(), url.project().as_str()] {
-            hasher.update(part.as_bytes()).update(&[0]);
-        }
-        let id = *hasher.finalize().as_bytes().first_chunk().expect("a hash is longer");
-        Ok(Service { client: Arc::new(Client::open(env, url, token)?), id, name })
+        let client = Arc::new(Client::open(env, url, token)?);
+        Ok(Service { client, id: remote_id(url), name: url.to_string() })
     }
 
     /// The calls of the service.
@@ -196,6 +191,15 @@ impl Service {
         memory.saved = Some(now);
         Ok(())
     }
+}
+
+/// Which remote a project of a service is: a service has no id of its own, so it goes by its URL.
+pub(crate) fn remote_id(url: &ServiceUrl) -> RemoteId {
+    let mut hasher = blake3::Hasher::new_derive_key("agent-trace 2026 project of a service");
+    for part in [url.base_url().as_str(), url.org().as_str(), url.project().as_str()] {
+        hasher.update(part.as_bytes()).update(&[0]);
+    }
+    *hasher.finalize().as_bytes().first_chunk().expect("a hash is longer")
 }
 
 /// What is remembered of a service.
