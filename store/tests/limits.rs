@@ -28,7 +28,9 @@ use agent_trace_store::segment::{Commit, HEADER_BYTES, LogTail, read_footer};
 use agent_trace_store::segments::SegmentSet;
 use agent_trace_store::seqs::EventSet;
 use agent_trace_store::writer::{TIP_BYTES, decode_tips};
-use agent_trace_store::{ErrorKind, EventId, Kind, ObjectId, Result, Seq, Store, Timestamp, WriterId, lock};
+use agent_trace_store::{
+    ErrorKind, EventId, Kind, ObjectId, Result, Seq, Store, Timestamp, WriterId, elsewhere, lock,
+};
 
 /// The limit is taken, one more is refused as `kind`.
 #[track_caller]
@@ -111,6 +113,35 @@ fn objects_of_a_frame() {
         encoder.u32(1).u32(n as u32).u8(0).put(&vec![0; n]);
         Objects::decode(encoder.finish())
     });
+}
+
+#[test]
+fn notes_of_what_is_elsewhere() {
+    check("objects of a note", ELSEWHERE_IDS_MAX, CORRUPT, |n| {
+        let mut encoder = Encoder::new();
+        encoder.put(b"ATELSEW\0").u32(1).put(&[0; 16]).u32(n as u32);
+        (0..n as u64).for_each(|id| drop(encoder.put(&[0; 24]).u64(id.swap_bytes())));
+        elsewhere::decode(&encoder.finish())
+    });
+    let disk = SimDisk::new(1);
+    let store = Store::init(&disk.env(), Path::new("/s")).unwrap();
+    let files = |from: usize, to: usize| {
+        for number in from..to {
+            let note = elsewhere::encode(&[0; 16], &[ObjectId::of(&number.to_le_bytes())]);
+            let name = blake3::hash(&note).to_hex();
+            disk.write_file(&Path::new("/s/elsewhere").join(name.as_str()), &note);
+        }
+    };
+    files(0, 3 * ELSEWHERE_FILES_TARGET);
+    let noted = store.elsewhere().unwrap();
+    assert_eq!(noted.len(), 3 * ELSEWHERE_FILES_TARGET);
+    store.tidy_elsewhere().unwrap();
+    assert_eq!(disk.files().iter().filter(|path| path.starts_with("/s/elsewhere")).count(), 1);
+    assert_eq!(store.elsewhere().unwrap(), noted);
+    files(0, ELSEWHERE_FILES_MAX - 1);
+    assert_eq!(store.elsewhere().unwrap().len(), ELSEWHERE_FILES_MAX - 1);
+    files(ELSEWHERE_FILES_MAX - 1, ELSEWHERE_FILES_MAX);
+    assert_eq!(store.elsewhere().unwrap_err().kind(), ErrorKind::Invalid);
 }
 
 #[test]

@@ -103,6 +103,8 @@ pub const LEGACY_BYTES_MAX: usize = 10 << 20;
 pub const INLINE_BYTES_MAX: u64 = 256 << 10;
 /// A commit that waits for its answer, as it is kept here.
 pub const PENDING_BYTES_MAX: u64 = 64 << 20;
+/// Objects elsewhere from which on a service is asked for them together, in segments, rather than one by one.
+pub const BRING_TOGETHER_MIN: usize = 4;
 /// Times that a pull asks again after a stream that was cut.
 pub const STREAMS_MAX: u32 = 5;
 

@@ -16,8 +16,8 @@ use agent_trace_store::{
 };
 
 use crate::accept::{
-    ForkedIds, Numbered, adopt, append_without, fork, give_way, goes_whole, new_events, runs_of, set_of,
-    tips_for,
+    ForkedIds, Numbered, adopt, append_objects, append_without, fork, give_way, goes_whole, new_events,
+    runs_of, set_of, tips_for,
 };
 use crate::collect::{Bodies, bodies_of};
 use crate::head::RemoteId;
@@ -121,6 +121,8 @@ pub(crate) struct Taking<'a> {
     pub(crate) neighbours: Neighbours,
     pub(crate) held: EventSet,
     pub(crate) forked: ForkedIds,
+    /// Where only bytes of transcripts are fetched whose events are here: which.
+    pub(crate) wanted_bodies: Option<HashSet<ObjectId>>,
     /// Events that are asked for by id: they are not here, whatever stands at their places.
     pub(crate) asked: HashSet<EventId>,
     pub(crate) report: PullReport,
@@ -153,6 +155,7 @@ impl<'a> Taking<'a> {
             neighbours: Neighbours::of(store.index())?,
             held,
             forked,
+            wanted_bodies: None,
             asked: HashSet::new(),
             report,
         })
@@ -216,6 +219,12 @@ impl<'a> Taking<'a> {
             }
             Err(error) => return Err(error),
         };
+        if let Some(wanted) = &self.wanted_bodies {
+            let lists = |event: &Event| bodies_of(event).iter().any(|id| wanted.contains(id));
+            let events = checked.events.iter().filter(|(event, _, _)| lists(event)).cloned().collect();
+            append_objects(self.store, &self.inbox, sealed, events)?;
+            return Ok(None);
+        }
         for (writer, seq) in &checked.forks {
             self.report.forks.push(fork(writer, *seq));
             note_log(self.store, &self.held, writer, &mut self.forked)?;

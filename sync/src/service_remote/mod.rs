@@ -10,6 +10,7 @@
 //! By protocol 1 records go one by one, see `legacy`; such a service is asked each time whether it speaks protocol 2 now,
 //! see `upgrade`.
 
+mod bodies;
 mod compare;
 mod known;
 mod legacy;
@@ -26,10 +27,9 @@ use agent_trace_store::env::{Env, Lock, LockMode};
 use agent_trace_store::lock::lock;
 use agent_trace_store::progress::Progress;
 use agent_trace_store::seqs::EventSet;
-use agent_trace_store::{Error, ObjectId, Result, Store};
+use agent_trace_store::{Error, Result, Store};
 
 use crate::address::ServiceUrl;
-use crate::bodies::{Bringing, Brought};
 use crate::client::{Client, Scope};
 use crate::head::RemoteId;
 use crate::limits::EXCHANGE_WAIT_MICROS_MAX;
@@ -116,21 +116,6 @@ impl Service {
         }
         let report = self.pull_segments(store, memory, &options, progress)?;
         Ok(PullReport { cannot_leave_out, ..report })
-    }
-
-    /// Fetches objects that are elsewhere.
-    pub fn bring(&self, store: &Store, ids: &[ObjectId], progress: &dyn Progress) -> Result<Brought> {
-        let _lock = self.lock(store)?;
-        let mut bringing = Bringing::start(store, &self.id)?;
-        for id in ids {
-            bringing.object(id, |take| {
-                self.client.object(id, &mut |part| {
-                    progress.advance(part.len() as u64);
-                    take(part)
-                })
-            })?;
-        }
-        bringing.end()
     }
 
     /// Which remote it is.

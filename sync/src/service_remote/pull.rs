@@ -179,7 +179,7 @@ impl Service {
 type Incomplete = Vec<(PathBuf, Arc<Sealed>, Vec<ObjectId>)>;
 
 /// Takes a stream in. Where its tips were not replayed before, they may tell of forks.
-fn take_stream<R: Read>(
+pub(super) fn take_stream<R: Read>(
     mut stream: PartReader<R>,
     taking: &mut Taking<'_>,
     are_tips_new: bool,

@@ -390,3 +390,30 @@ fn the_world_outside_is_the_same() {
     at.open(store.env(), false).bring(&store, &[first], &Silent).unwrap();
     assert!(store.read(&first).unwrap() == content);
 }
+
+#[test]
+fn many_bodies_come_from_a_service_in_one_stream() {
+    let dir = tempfile::tempdir().unwrap();
+    let (url, token) = crate::real::start(&dir);
+    let at = At { url, token: Some(token) };
+    let (disk, _env, stores) = world(&["/a", "/b"]);
+    let mut content = noise(1, 400_000);
+    let mut grown = vec![(add_transcript(&disk, &stores[0], "c1", &content), content.clone())];
+    for state in 0..20u8 {
+        content.extend_from_slice(&noise(100 + state, 1_000));
+        let before = grown.last().unwrap().0;
+        grown.push((grow_transcript(&disk, &stores[0], before, &content), content.clone()));
+    }
+    at.push(&stores[0]);
+    at.pull(&stores[1], Transcripts::None);
+    sound(&stores[1], 21);
+    let pulled = at.pull(&stores[1], Transcripts::All);
+    assert_eq!((pulled.fetched, pulled.not_there, pulled.taken.len()), (21, 0, 0));
+    assert!(pulled.requests < 5, "{} requests", pulled.requests);
+    assert!(pulled.bytes < 600_000, "{} bytes for 8 MB that share 0.4", pulled.bytes);
+    for (id, content) in &grown {
+        assert!(stores[1].read(id).unwrap() == *content);
+    }
+    sound(&stores[1], 0);
+    assert_eq!(at.push(&stores[1]).sent.len(), 0);
+}
