@@ -70,7 +70,7 @@ fn fixed_env(disk: &SimDisk) -> Env {
 fn documented_note() -> Vec<u8> {
     let text = include_str!("../../docs/format.md");
     let (_, after) = text.split_once("whose id is 16 times `03`:").unwrap();
-    let (_, after) = after.split_once("```hex\n").unwrap();
+    let (_, after) = after.split_once("```text\n").unwrap();
     let (hex, _) = after.split_once("```").unwrap();
     let bytes = hex.split_whitespace().map(|byte| u8::from_str_radix(byte, 16).unwrap());
     bytes.collect()
@@ -86,7 +86,7 @@ fn a_note_of_what_is_elsewhere_has_the_documented_bytes() {
     let disk = SimDisk::new(1);
     let store = Store::init(&fixed_env(&disk), Path::new(STORE)).unwrap();
     let name = blake3::hash(&note).to_hex();
-    assert_eq!(name.as_str(), "NAME");
+    assert_eq!(name.as_str(), "5c86d2ab658e75bcd68953618746eee98d9ffc26269ac2f814c07b0a6144868d");
     disk.write_file(&Path::new(STORE).join("elsewhere").join(name.as_str()), &note);
     assert_eq!(store.elsewhere().unwrap().remotes(&ids[1]), [[3; 16]]);
     store.note_elsewhere(&[3; 16], &[ids[1], ids[0]]).unwrap();
