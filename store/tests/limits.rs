@@ -120,7 +120,9 @@ fn notes_of_what_is_elsewhere() {
     check("objects of a note", ELSEWHERE_IDS_MAX, CORRUPT, |n| {
         let mut encoder = Encoder::new();
         encoder.put(b"ATELSEW\0").u32(1).put(&[0; 16]).u32(n as u32);
-        (0..n as u64).for_each(|id| drop(encoder.put(&[0; 24]).u64(id.swap_bytes())));
+        for id in 0..n as u64 {
+            encoder.put(&[0; 24]).u64(id.swap_bytes());
+        }
         elsewhere::decode(&encoder.finish())
     });
     let disk = SimDisk::new(1);

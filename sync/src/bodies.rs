@@ -67,7 +67,11 @@ impl<'a> Bringing<'a> {
             Ok(())
         });
         let taken = is_there.and_then(|is_there| {
-            if is_there { self.take(id, file.as_ref(), bytes) } else { Ok(self.brought.not_there.push(*id)) }
+            if !is_there {
+                self.brought.not_there.push(*id);
+                return Ok(());
+            }
+            self.take(id, file.as_ref(), bytes)
         });
         // Nothing of it needs to last; what is left of a cut process is removed by the next pull.
         let _ = fs.remove(&path);
