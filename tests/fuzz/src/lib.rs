@@ -55,6 +55,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "timestamp", run: timestamp, seed: seed_timestamp },
     Target { name: "names", run: names, seed: seed_name },
     Target { name: "head", run: remotes::head, seed: remotes::seed_head },
+    Target { name: "elsewhere", run: remotes::elsewhere_note, seed: remotes::seed_elsewhere_note },
     Target { name: "manifest", run: remotes::manifest, seed: remotes::seed_manifest },
     Target { name: "remote_format", run: remotes::remote_format, seed: remotes::seed_format },
     Target { name: "address", run: remotes::address, seed: remotes::seed_address },
