@@ -185,6 +185,9 @@ pub(crate) struct Cat {
     /// An object id or its beginning, a trace, a conversation, a commit, or the SHA-256 of a transcript
     #[arg(value_name = "ID")]
     pub(crate) id: String,
+    /// Fail where the bytes are elsewhere, rather than fetch them from the remote that holds them
+    #[arg(long)]
+    pub(crate) offline: bool,
 }
 
 /// `remote`
@@ -377,6 +380,12 @@ pub(crate) struct Pull {
     /// Only what is not older: RFC 3339, a date (local midnight), or back from now: 30d, 12h, 2w
     #[arg(long, value_name = "TIME")]
     pub(crate) since: Option<String>,
+    /// Leave the bytes of transcripts where they are; `cat` fetches the one it needs
+    #[arg(long)]
+    pub(crate) no_transcripts: bool,
+    /// Bring also the bytes that were left out before and that this remote holds
+    #[arg(long, conflicts_with = "no_transcripts")]
+    pub(crate) transcripts: bool,
     /// Count, take nothing
     #[arg(long)]
     pub(crate) dry_run: bool,

@@ -133,6 +133,8 @@ pub(crate) struct Record {
     pub(crate) versions: u64,
     /// Whether this one answers for all of them.
     pub(crate) chosen: bool,
+    /// Those of its objects that are elsewhere.
+    pub(crate) elsewhere: Vec<String>,
     pub(crate) record: Option<Box<RawValue>>,
 }
 
@@ -153,6 +155,8 @@ pub(crate) struct Status {
     pub(crate) events: u64,
     pub(crate) kinds: Counts,
     pub(crate) objects: u64,
+    /// Objects that were left out of a pull and have not been fetched.
+    pub(crate) elsewhere: u64,
     pub(crate) segments: Segments,
     pub(crate) bytes: Bytes,
     pub(crate) not_indexed: u64,
@@ -191,6 +195,8 @@ pub(crate) struct RemoteStatus {
     pub(crate) known: bool,
     pub(crate) unpushed: u64,
     pub(crate) held_back: u64,
+    /// Events that cannot be sent there, since bytes that they list are elsewhere.
+    pub(crate) elsewhere: u64,
     /// Whether it is reached over the network without encryption.
     pub(crate) insecure_http: bool,
     /// Why it cannot be used as it is.
@@ -246,6 +252,8 @@ pub(crate) struct Push {
     pub(crate) dry_run: bool,
     pub(crate) sent: Counts,
     pub(crate) held_back: Counts,
+    /// Events that were not sent, since bytes that they list are elsewhere.
+    pub(crate) elsewhere: u64,
     pub(crate) segments: u64,
     pub(crate) bytes: u64,
     pub(crate) requests: u64,
@@ -297,6 +305,12 @@ pub(crate) struct Pull {
     pub(crate) forks: Vec<String>,
     pub(crate) refused: Vec<String>,
     pub(crate) new_writer: bool,
+    /// Transcripts whose bytes were left out, and those whose bytes were elsewhere and have come.
+    pub(crate) left_out: u64,
+    pub(crate) fetched: u64,
+    /// Transcripts whose bytes are elsewhere, and not on this remote.
+    pub(crate) not_there: u64,
+    pub(crate) cannot_leave_out: bool,
 }
 
 /// `sync`
@@ -376,6 +390,7 @@ pub(crate) struct Verify {
     pub(crate) objects: u64,
     pub(crate) events: u64,
     pub(crate) unconfirmed: u64,
+    pub(crate) elsewhere: u64,
     pub(crate) problems: Vec<Problem>,
 }
 

@@ -4,6 +4,7 @@
 //! nothing about stores.
 
 mod args;
+mod bodies;
 mod commands;
 mod document;
 mod git;

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use agent_trace_store::question::{self, Found, Match};
 use agent_trace_store::record::{self, Name, TranscriptRecord};
 use agent_trace_store::store::Snapshot;
-use agent_trace_store::{ErrorKind, Kind, ObjectId, Result, Store};
+use agent_trace_store::{ErrorKind, Kind, ObjectId, Presence, Result, Store};
 use sha2::{Digest, Sha256};
 
 use crate::report::Failure;
@@ -170,7 +170,12 @@ fn choose_transcript(store: &Store, versions: &[Found]) -> Result<Option<ObjectI
     if Some(longest.record()) == newest || !is_alone || longest.event.fact.objects.len() < 2 {
         return Ok(newest);
     }
-    let extends = extends(store, &longest.event.fact.objects[1], &states)?;
+    let body = &longest.event.fact.objects[1];
+    if store.presence(body)? != Presence::Present {
+        // Only its bytes could tell whether it extends the others.
+        return Ok(newest);
+    }
+    let extends = extends(store, body, &states)?;
     Ok(if extends { Some(longest.record()) } else { newest })
 }
 

@@ -172,6 +172,49 @@ fn pull_can_be_killed_anywhere() {
 }
 
 #[test]
+fn pull_without_transcripts_can_be_killed_anywhere() {
+    Scenario {
+        name: "pull --no-transcripts",
+        store: &["--store", "b"],
+        command: &["pull", "--no-transcripts"],
+        prepare: |slot| {
+            slot.with_remote("a");
+            slot.with_remote("b");
+            slot.must(&["--store", "b", "import", "../data/zero"]);
+            slot.must(&["--store", "a", "import", "../data/one"]);
+            slot.must(&["--store", "a", "push", "--full"]);
+            slot.must(&["--store", "b", "pull", "--no-transcripts"]);
+            slot.must(&["--store", "a", "import", "../data/two"]);
+            slot.must(&["--store", "a", "push", "--full"]);
+        },
+        makes_store: false,
+        share: 2,
+        large: false,
+    }
+    .run();
+}
+
+#[test]
+fn pull_of_what_was_left_out_can_be_killed_anywhere() {
+    Scenario {
+        name: "pull --transcripts",
+        store: &["--store", "b"],
+        command: &["pull", "--transcripts"],
+        prepare: |slot| {
+            slot.with_remote("a");
+            slot.with_remote("b");
+            slot.on("a", IMPORT_ALL);
+            slot.must(&["--store", "a", "push", "--full"]);
+            slot.must(&["--store", "b", "pull", "--no-transcripts"]);
+        },
+        makes_store: false,
+        share: 2,
+        large: false,
+    }
+    .run();
+}
+
+#[test]
 fn pull_of_whole_segments_can_be_killed_anywhere() {
     Scenario {
         name: "pull of whole segments",

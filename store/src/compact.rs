@@ -253,8 +253,12 @@ fn rewrite_bodies(
     let mut groups: Vec<Vec<(Timestamp, Vec<ObjectId>)>> = conversations.into_values().collect();
     groups.iter_mut().for_each(|group| group.sort_unstable());
     groups.sort_unstable();
+    let away = store.elsewhere()?;
     let mut frame = ObjectsBuilder::new();
     for body in groups.into_iter().flatten().flat_map(|(_, bodies)| bodies) {
+        if away.contains(&body) {
+            continue;
+        }
         for part in store.leaves(&body)?.0 {
             if rewriter.written.contains(&part.id) || elsewhere(&part.id)? {
                 continue;

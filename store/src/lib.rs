@@ -41,6 +41,7 @@ pub mod log;
 pub mod build;
 pub mod cache;
 pub mod layout;
+pub mod elsewhere;
 pub mod store;
 pub mod question;
 pub mod intake;
@@ -49,6 +50,7 @@ pub mod verify;
 pub mod reindex;
 pub mod compact;
 
+pub use elsewhere::{Elsewhere, Presence};
 pub use error::{Error, ErrorKind, Result};
 pub use id::{EventId, ObjectId, SegmentId, Seq, WriterId};
 pub use kind::Kind;

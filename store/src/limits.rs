@@ -95,6 +95,12 @@ pub const VERIFY_PARTS_MAX: usize = 4 << 20;
 pub const VERIFY_AFFECTS_MAX: usize = 20;
 /// Missing objects that `verify` names one by one, before it only counts them.
 pub const VERIFY_MISSING_MAX: usize = 1000;
+/// Objects in one note of what is elsewhere.
+pub const ELSEWHERE_IDS_MAX: usize = 262_144;
+/// Notes of what is elsewhere that a store keeps apart before it joins them.
+pub const ELSEWHERE_FILES_TARGET: usize = 16;
+/// Notes of what is elsewhere in one store.
+pub const ELSEWHERE_FILES_MAX: usize = 65_536;
 /// Facts that are indexed of one record: paths, names it cites.
 pub const RECORD_FACTS_MAX: usize = 65_536;
 

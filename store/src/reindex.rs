@@ -1,14 +1,15 @@
 //! Builds the index anew from the segments, and saves what is good of damaged ones.
 //!
 //! A damaged segment is never repaired in place: what is good of it goes to a new one, and the file is moved to
-//! `damaged/`. An event stays only with all its objects; one that is dropped here is no longer held, so a pull brings
-//! it back. Where own events may have been lost, the store takes a new writer, so that no seq is used twice (I3). A
+//! `damaged/`. An event stays only with all its objects, here or noted elsewhere; one that is dropped here is no longer
+//! held, so a pull brings it back. Where own events may have been lost, the store takes a new writer, so that no seq is used twice (I3). A
 //! crash at any point leaves duplicates at most.
 
 use std::collections::HashSet;
 use std::path::Path;
 
 use crate::build::{Builder, Built};
+use crate::elsewhere::{self, Elsewhere};
 use crate::env::LockMode;
 use crate::error::{Error, Result};
 use crate::event::Event;
@@ -44,13 +45,20 @@ pub fn reindex(store: &Store, progress: &dyn Progress) -> Result<ReindexReport> 
     // What the index still says of damaged segments helps; that it may be damaged itself is why it is built anew.
     let indexed = Indexed::read(store, &mut Vec::new())?;
     let surveyed = Surveyed::read(store, &indexed, progress)?;
+    let notes = elsewhere::look(store.env(), store.dir())?;
     let damaged = {
-        let plan = Plan::make(&surveyed.surveys, progress);
+        let plan = Plan::make(&surveyed.surveys, &notes.elsewhere, progress);
         plan.rewrites()
             || needs_writer(&surveyed, &held_after(&surveyed.surveys, &plan), &indexed, store.writer())
     };
     drop(surveyed);
-    let salvaged = if damaged { salvage(store, &indexed, progress)? } else { Vec::new() };
+    let mut salvaged = if damaged { salvage(store, &indexed, progress)? } else { Vec::new() };
+    for bad in notes.bad {
+        // After the events that only it allowed are gone: a crash in between must not make them damage for good.
+        let name = bad.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        set_aside(store, &bad.path)?;
+        salvaged.push(format!("{name}: a note of objects elsewhere, lost"));
+    }
     store.index().delete()?;
     store.catch_up()?;
     let rows = store.index().read(|view| view.segments())?.unwrap_or_default();
@@ -65,6 +73,7 @@ pub fn reindex(store: &Store, progress: &dyn Progress) -> Result<ReindexReport> 
 /// Which segments are to be replaced, and what is good.
 struct Plan<'a> {
     closure: Closure<'a>,
+    elsewhere: &'a Elsewhere,
     /// By the number of the survey.
     rewrite: Vec<bool>,
     /// Recipes that put nothing together: segment, frame, slot.
@@ -72,7 +81,7 @@ struct Plan<'a> {
 }
 
 impl<'a> Plan<'a> {
-    fn make(surveys: &'a [Survey], progress: &dyn Progress) -> Plan<'a> {
+    fn make(surveys: &'a [Survey], elsewhere: &'a Elsewhere, progress: &dyn Progress) -> Plan<'a> {
         progress.start("objects", None);
         let closure = Closure::build(surveys, progress);
         progress.finish();
@@ -84,12 +93,16 @@ impl<'a> Plan<'a> {
             broken.insert((entry.segment, entry.frame, entry.slot));
         }
         let unclosed = each_events(surveys, |number, events| {
-            events.iter().any(|(event, _)| !closed(&closure, event)).then_some(number)
+            events.iter().any(|(event, _)| !closed(&closure, elsewhere, event)).then_some(number)
         });
         for number in unclosed {
             rewrite[number] = true;
         }
-        Plan { closure, rewrite, broken }
+        Plan { closure, elsewhere, rewrite, broken }
+    }
+
+    fn closed(&self, event: &Event) -> bool {
+        closed(&self.closure, self.elsewhere, event)
     }
 
     fn rewrites(&self) -> bool {
@@ -97,14 +110,16 @@ impl<'a> Plan<'a> {
     }
 }
 
-fn closed(closure: &Closure<'_>, event: &Event) -> bool {
-    event.fact.objects.iter().all(|id| closure.holds(id))
+/// Whether all objects of an event are here, or left out on purpose; its record is never left out.
+fn closed(closure: &Closure<'_>, elsewhere: &Elsewhere, event: &Event) -> bool {
+    let (record, bodies) = event.fact.objects.split_first().expect("an event lists its record");
+    closure.holds(record) && bodies.iter().all(|id| closure.holds(id) || elsewhere.contains(id))
 }
 
 /// The events that stay.
 fn held_after(surveys: &[Survey], plan: &Plan<'_>) -> EventSet {
     let kept = each_events(surveys, |_, events| {
-        let kept = events.iter().filter(|(event, _)| closed(&plan.closure, event));
+        let kept = events.iter().filter(|(event, _)| plan.closed(event));
         Some(kept.map(|(event, _)| (event.writer, event.seq.get(), event.seq.get())).collect::<Vec<_>>())
     });
     EventSet::from_ranges(kept.into_iter().flatten())
@@ -148,7 +163,9 @@ fn salvage(store: &Store, indexed: &Indexed, progress: &dyn Progress) -> Result<
     crate::compact::sweep(store)?;
     let surveyed = Surveyed::read(store, indexed, progress)?;
     let surveys = &surveyed.surveys;
-    let plan = Plan::make(surveys, progress);
+    // While nothing is appended: what an event may lack was noted before it.
+    let notes = elsewhere::look(store.env(), store.dir())?;
+    let plan = Plan::make(surveys, &notes.elsewhere, progress);
     let mut kept = Kept::of_untouched(surveys, &plan);
     let (mut salvaged, mut built) = (Vec::new(), Vec::new());
     for (number, survey) in surveys.iter().enumerate().filter(|(number, _)| plan.rewrite[*number]) {
@@ -256,7 +273,7 @@ fn copy_good(
     for place in &survey.contents.events_frames {
         let mut received = Vec::new();
         for (event, id) in events_of(survey, place.offset)? {
-            if !closed(&plan.closure, &event) {
+            if !plan.closed(&event) {
                 counts.dropped += 1;
             } else if kept.events.insert(id) {
                 let record = plan.closure.plain(&event.fact.objects[0]).unwrap_or_default();
@@ -323,7 +340,7 @@ fn save_tips(
         indexed.tips.iter().copied().filter(|tip| tip.verify().is_ok() && !in_segments(tip)).collect();
     let own = store.writer();
     let newest = each_events(surveys, |_, events| {
-        let own = events.into_iter().filter(|(event, _)| event.writer == own && closed(&plan.closure, event));
+        let own = events.into_iter().filter(|(event, _)| event.writer == own && plan.closed(event));
         own.map(|(event, id)| (event.seq, id)).max()
     });
     if let Some((seq, id)) = newest.into_iter().max().filter(|_| renew) {
@@ -340,7 +357,7 @@ fn save_tips(
 /// Moves a damaged file out of the way; it is never deleted.
 fn set_aside(store: &Store, path: &Path) -> Result<()> {
     let (env, dir) = (store.env(), store.dir().join("damaged"));
-    let doing = |error| Error::io(format!("cannot set damaged segment `{}` aside", path.display()), error);
+    let doing = |error| Error::io(format!("cannot set damaged file `{}` aside", path.display()), error);
     env.fs.create_dir_all(&dir).map_err(doing)?;
     env.fs.sync_dir(store.dir()).map_err(doing)?;
     let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
@@ -352,5 +369,5 @@ fn set_aside(store: &Store, path: &Path) -> Result<()> {
     }
     env.fs.rename(path, &aside).map_err(doing)?;
     env.fs.sync_dir(&dir).map_err(doing)?;
-    env.fs.sync_dir(&crate::segments::segments_dir(store.dir())).map_err(doing)
+    env.fs.sync_dir(path.parent().unwrap_or(store.dir())).map_err(doing)
 }

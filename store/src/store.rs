@@ -30,6 +30,7 @@ use crate::segments::{OpenFile, Sealed, SegmentSet};
 use crate::seqs::EventSet;
 use crate::writer::WriterKey;
 
+mod presence;
 mod reading;
 
 /// Batches that are taken apart at once.

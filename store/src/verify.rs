@@ -10,8 +10,9 @@ mod logs;
 mod survey;
 mod tables;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
+use crate::elsewhere::{self, Elsewhere};
 use crate::error::Result;
 use crate::id::ObjectId;
 use crate::limits::{VERIFY_AFFECTS_MAX, VERIFY_MISSING_MAX};
@@ -38,6 +39,8 @@ pub struct Report {
     pub events: u64,
     /// Events whose neighbour in their log is not here, so that the chain could not be compared.
     pub unconfirmed: u64,
+    /// Objects that events list and that were left out on purpose: a remote is noted for each.
+    pub elsewhere: u64,
     /// What is wrong.
     pub problems: Vec<Problem>,
 }
@@ -45,7 +48,7 @@ pub struct Report {
 /// One thing that is wrong.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
-    /// A stable code: `segment`, `frame`, `object`, `event`, `closure`, `fork`, `table`, `index`.
+    /// A stable code: `segment`, `frame`, `object`, `event`, `closure`, `fork`, `table`, `index`, `elsewhere`.
     pub code: &'static str,
     /// What is damaged, by path and place, or by id.
     pub what: String,
@@ -58,6 +61,8 @@ pub struct Problem {
 /// Checks a whole store.
 pub fn verify(store: &Store, progress: &dyn Progress) -> Result<Report> {
     let mut problems = Vec::new();
+    // Before the segments and after them: a note goes once its object has come, and comes before its event.
+    let mut notes = elsewhere::look(store.env(), store.dir())?;
     let indexed = Indexed::read(store, &mut problems)?;
     let surveyed = Surveyed::read(store, &indexed, progress)?;
     let surveys = &surveyed.surveys;
@@ -72,8 +77,13 @@ pub fn verify(store: &Store, progress: &dyn Progress) -> Result<Report> {
     for fault in &surveyed.faults {
         affected.problem("the segments", fault);
     }
+    let after = elsewhere::look(store.env(), store.dir())?;
+    for bad in &after.bad {
+        affected.push("elsewhere", bad.path.display().to_string(), survey::text(&bad.error));
+    }
+    notes.elsewhere.join(after.elsewhere);
     progress.start("objects", None);
-    check_objects(surveys, &mut affected, progress);
+    report.elsewhere = check_objects(surveys, &notes.elsewhere, &mut affected, progress);
     progress.finish();
     let (chain, unconfirmed) = logs::check(surveys, store.writer());
     report.unconfirmed = unconfirmed;
@@ -151,8 +161,13 @@ impl Affected {
     }
 }
 
-/// Checks recipes and closure, and finds out which records each damage concerns.
-fn check_objects(surveys: &[Survey], affected: &mut Affected, progress: &dyn Progress) {
+/// Checks recipes and closure, and finds out which records each damage concerns. Returns how many objects are elsewhere.
+fn check_objects(
+    surveys: &[Survey],
+    elsewhere: &Elsewhere,
+    affected: &mut Affected,
+    progress: &dyn Progress,
+) -> u64 {
     let closure = Closure::build(surveys, progress);
     let mut causes: HashMap<ObjectId, Vec<usize>> = HashMap::new();
     for survey in surveys {
@@ -176,25 +191,32 @@ fn check_objects(surveys: &[Survey], affected: &mut Affected, progress: &dyn Pro
     }
     let causes = closure.taints(causes);
     let touched = each_events(surveys, |_, events| {
-        let mut touched: Vec<(String, ObjectId)> = Vec::new();
+        let mut touched: Vec<(String, ObjectId, bool)> = Vec::new();
         for (event, _) in &events {
             let fact = &event.fact;
-            for id in fact.objects.iter().filter(|id| !closure.holds(id) || causes.contains_key(id)) {
-                touched.push((format!("{} `{}`", fact.kind, fact.key), *id));
+            let objects = fact.objects.iter().enumerate();
+            for (place, id) in objects.filter(|(_, id)| !closure.holds(id) || causes.contains_key(id)) {
+                touched.push((format!("{} `{}`", fact.kind, fact.key), *id, place == 0));
             }
         }
         (!touched.is_empty()).then_some(touched)
     });
     let mut missing: BTreeMap<ObjectId, Vec<String>> = BTreeMap::new();
-    for (record, id) in touched.into_iter().flatten() {
+    let mut left_out: BTreeSet<ObjectId> = BTreeSet::new();
+    for (record, id, is_record) in touched.into_iter().flatten() {
         for problem in causes.get(&id).into_iter().flatten() {
             affected.add(*problem, &record);
         }
         if closure.places(&id).is_empty() && !named.contains_key(&id) {
-            missing.entry(id).or_default().push(record);
+            if !is_record && elsewhere.contains(&id) {
+                left_out.insert(id);
+            } else {
+                missing.entry(id).or_default().push(record);
+            }
         }
     }
     name_missing(missing, affected);
+    left_out.len() as u64
 }
 
 fn name_missing(missing: BTreeMap<ObjectId, Vec<String>>, affected: &mut Affected) {

@@ -27,7 +27,7 @@ use agent_trace_store::record::{TranscriptRecord, facts};
 use agent_trace_store::scan::marks;
 use agent_trace_store::segment::{Commit, HEADER_BYTES, SegmentHeader, read_footer, read_frame};
 use agent_trace_store::{
-    ErrorKind, EventId, Kind, ObjectId, Seq, Store, Timestamp, WriterId, layout, verify,
+    ErrorKind, EventId, Kind, ObjectId, Seq, Store, Timestamp, WriterId, elsewhere, layout, verify,
 };
 
 const NOW: i64 = 1_767_225_600_000_000;
@@ -64,6 +64,35 @@ impl Entropy for FixedEntropy {
 
 fn fixed_env(disk: &SimDisk) -> Env {
     Env { fs: disk.env().fs, clock: Arc::new(FixedClock), entropy: Arc::new(FixedEntropy::default()) }
+}
+
+/// The hex of the example of a note in `docs/format.md`.
+fn documented_note() -> Vec<u8> {
+    let text = include_str!("../../docs/format.md");
+    let (_, after) = text.split_once("whose id is 16 times `03`:").unwrap();
+    let (_, after) = after.split_once("```text\n").unwrap();
+    let (hex, _) = after.split_once("```").unwrap();
+    let bytes = hex.split_whitespace().map(|byte| u8::from_str_radix(byte, 16).unwrap());
+    bytes.collect()
+}
+
+#[test]
+fn a_note_of_what_is_elsewhere_has_the_documented_bytes() {
+    let ids = [ObjectId::from_bytes([1; 32]), ObjectId::from_bytes([2; 32])];
+    let note = elsewhere::encode(&[3; 16], &ids);
+    assert_eq!(note, documented_note());
+    assert_eq!(elsewhere::decode(&note).unwrap(), ([3; 16], ids.to_vec()));
+    // A store finds it under the name that is the hash of these bytes, and under no other.
+    let disk = SimDisk::new(1);
+    let store = Store::init(&fixed_env(&disk), Path::new(STORE)).unwrap();
+    let name = blake3::hash(&note).to_hex();
+    assert_eq!(name.as_str(), "5c86d2ab658e75bcd68953618746eee98d9ffc26269ac2f814c07b0a6144868d");
+    disk.write_file(&Path::new(STORE).join("elsewhere").join(name.as_str()), &note);
+    assert_eq!(store.elsewhere().unwrap().remotes(&ids[1]), [[3; 16]]);
+    store.note_elsewhere(&[3; 16], &[ids[1], ids[0]]).unwrap();
+    assert_eq!(disk.files().iter().filter(|path| path.starts_with("/golden/elsewhere")).count(), 1);
+    disk.write_file(&Path::new(STORE).join("elsewhere/0123"), &note);
+    assert_eq!(store.elsewhere().unwrap_err().kind(), ErrorKind::Corrupt);
 }
 
 fn blessing() -> bool {

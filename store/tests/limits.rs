@@ -28,7 +28,9 @@ use agent_trace_store::segment::{Commit, HEADER_BYTES, LogTail, read_footer};
 use agent_trace_store::segments::SegmentSet;
 use agent_trace_store::seqs::EventSet;
 use agent_trace_store::writer::{TIP_BYTES, decode_tips};
-use agent_trace_store::{ErrorKind, EventId, Kind, ObjectId, Result, Seq, Store, Timestamp, WriterId, lock};
+use agent_trace_store::{
+    ErrorKind, EventId, Kind, ObjectId, Result, Seq, Store, Timestamp, WriterId, elsewhere, lock,
+};
 
 /// The limit is taken, one more is refused as `kind`.
 #[track_caller]
@@ -110,6 +112,34 @@ fn objects_of_a_frame() {
         let mut encoder = Encoder::new();
         encoder.u32(1).u32(n as u32).u8(0).put(&vec![0; n]);
         Objects::decode(encoder.finish())
+    });
+}
+
+#[test]
+fn notes_of_what_is_elsewhere() {
+    check("objects of a note", ELSEWHERE_IDS_MAX, CORRUPT, |n| {
+        let mut encoder = Encoder::new();
+        encoder.put(b"ATELSEW\0").u32(1).put(&[0; 16]).u32(n as u32);
+        for id in 0..n as u64 {
+            encoder.put(&[0; 24]).u64(id.swap_bytes());
+        }
+        elsewhere::decode(&encoder.finish())
+    });
+    let disk = SimDisk::new(1);
+    let store = Store::init(&disk.env(), Path::new("/s")).unwrap();
+    for number in 0..3 * ELSEWHERE_FILES_TARGET {
+        store.note_elsewhere(&[0; 16], &[ObjectId::of(&number.to_le_bytes())]).unwrap();
+    }
+    let noted = store.elsewhere().unwrap();
+    assert_eq!(noted.len(), 3 * ELSEWHERE_FILES_TARGET);
+    store.tidy_elsewhere().unwrap();
+    assert_eq!(disk.files().iter().filter(|path| path.starts_with("/s/elsewhere")).count(), 1);
+    assert_eq!(store.elsewhere().unwrap(), noted);
+    // One is there, the others have gone since they were listed.
+    check("notes", ELSEWHERE_FILES_MAX - 1, ErrorKind::Invalid, |n| {
+        let env = disk.env();
+        let fs = std::sync::Arc::new(Crowded { inner: env.fs.clone(), files: n, dir: "elsewhere" });
+        Store::open(&Env { fs, ..env }, Path::new("/s"))?.elsewhere()
     });
 }
 
@@ -491,10 +521,14 @@ fn events_of_a_batch_and_of_a_segment() {
 struct Crowded {
     inner: std::sync::Arc<dyn Fs>,
     files: usize,
+    dir: &'static str,
 }
 
 impl Fs for Crowded {
     fn list(&self, path: &Path) -> io::Result<Vec<DirEntry>> {
+        if !path.ends_with(self.dir) {
+            return self.inner.list(path);
+        }
         let entry = |number: usize| DirEntry { name: number.to_string().into(), is_dir: false };
         Ok(self.inner.list(path)?.into_iter().chain((0..self.files).map(entry)).collect())
     }
@@ -546,7 +580,7 @@ fn files_in_the_directory_of_segments() {
     drop(store(&disk));
     check("files", SEGMENTS_MAX, ErrorKind::Invalid, |n| {
         let env = disk.env();
-        let fs = std::sync::Arc::new(Crowded { inner: env.fs.clone(), files: n });
+        let fs = std::sync::Arc::new(Crowded { inner: env.fs.clone(), files: n, dir: "segments" });
         SegmentSet::load(&Env { fs, ..env }, Path::new("/s"), &SegmentSet::default()).map(drop)
     });
 }

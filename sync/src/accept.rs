@@ -18,7 +18,7 @@ use agent_trace_store::seqs::EventSet;
 use agent_trace_store::writer::Tip;
 use agent_trace_store::{EventId, ObjectId, Result, SegmentId, Seq, Store, WriterId};
 
-use crate::collect::{Source, collect};
+use crate::collect::{Collected, Source, collect};
 use crate::limits::ADOPT_BYTES_MIN;
 use crate::receive::Checked;
 
@@ -111,10 +111,44 @@ pub fn append(
     events: Vec<Numbered>,
     tips: Vec<Tip>,
 ) -> Result<()> {
-    let known = |id: &ObjectId| store.contains(id);
+    append_without(store, aside, sealed, others, events, tips, &HashSet::new())
+}
+
+/// The same, where these objects are left out; they have been noted.
+pub fn append_without(
+    store: &Store,
+    aside: &Path,
+    sealed: &Arc<Sealed>,
+    others: &[Arc<Sealed>],
+    events: Vec<Numbered>,
+    tips: Vec<Tip>,
+    absent: &HashSet<ObjectId>,
+) -> Result<()> {
+    let known = |id: &ObjectId| Ok(absent.contains(id) || store.contains(id)?);
     let mut extra = vec![Arc::clone(sealed)];
     extra.extend(others.iter().filter(|other| other.id != sealed.id).cloned());
     let collected = collect(store, &extra, &Source::sealed(sealed), events, &known)?;
+    place(store, aside, collected, tips)
+}
+
+/// Takes only the objects that events of a segment need, where the events are here already.
+pub fn append_objects(
+    store: &Store,
+    aside: &Path,
+    sealed: &Arc<Sealed>,
+    events: Vec<Numbered>,
+) -> Result<()> {
+    let known = |id: &ObjectId| store.contains(id);
+    let extra = [Arc::clone(sealed)];
+    let collected = collect(store, &extra, &Source::sealed(sealed), events, &known)?;
+    if collected.frames.is_empty() {
+        return Ok(());
+    }
+    place(store, aside, Collected { events: Vec::new(), ..collected }, Vec::new())
+}
+
+/// Puts what was collected into the store, all of it or nothing.
+fn place(store: &Store, aside: &Path, collected: Collected, tips: Vec<Tip>) -> Result<()> {
     let bytes: u64 = collected.frames.iter().map(|frame| frame.frame.file_bytes()).sum();
     let small = collected.events.len() <= BATCH_EVENTS_MAX / 2;
     if bytes < ADOPT_BYTES_MIN && small {

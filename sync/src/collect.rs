@@ -23,6 +23,38 @@ pub(crate) const GATHER_BYTES: usize = 256 << 10;
 /// Frames that are read at once.
 const GATHER_FRAMES: usize = 16;
 
+/// Whether the bytes of transcripts go along with their events.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Bodies {
+    /// They do.
+    #[default]
+    Along,
+    /// They are left out, to be fetched on demand. Records never are, nor what kinds list that this version does not know.
+    LeftOut,
+}
+
+impl Bodies {
+    /// The objects that are left out of what goes with these events.
+    pub fn left_out<'e>(self, events: impl Iterator<Item = &'e Event> + Clone) -> HashSet<ObjectId> {
+        if self == Bodies::Along {
+            return HashSet::new();
+        }
+        let mut ids: HashSet<ObjectId> = events.clone().flat_map(bodies_of).copied().collect();
+        for event in events {
+            let bodies = bodies_of(event).len();
+            for needed in &event.fact.objects[..event.fact.objects.len() - bodies] {
+                ids.remove(needed);
+            }
+        }
+        ids
+    }
+}
+
+/// The objects of an event that are bytes of a transcript: those that may be left out.
+pub fn bodies_of(event: &Event) -> &[ObjectId] {
+    if event.fact.kind == Kind::TRANSCRIPT { &event.fact.objects[1..] } else { &[] }
+}
+
 /// Events with the objects that they need and that are not known already.
 #[derive(Debug, Default)]
 pub struct Collected {

@@ -2,14 +2,17 @@
 
 use agent_trace_store::env::Env;
 use agent_trace_store::progress::Progress;
-use agent_trace_store::{Result, Store};
+use agent_trace_store::{ObjectId, Result, Store};
 
 use crate::address::RemoteUrl;
+use crate::bodies::{Brought, bring};
+use crate::head::RemoteId;
 use crate::pull::pull;
 use crate::push::{PushOptions, PushReport, push};
 use crate::remote::Remote;
-use crate::service_remote::Service;
-use crate::take::{PullOptions, PullReport};
+use crate::service_remote::{Service, remote_id};
+use crate::state::State;
+use crate::take::{PullOptions, PullReport, Transcripts};
 use crate::token::Token;
 
 /// A remote that can be pushed to and pulled from.
@@ -29,6 +32,14 @@ impl Exchange {
         }
     }
 
+    /// Which remote lies at an address, without asking it: of a folder what was last seen there.
+    pub fn remote_at(store: &Store, address: &RemoteUrl) -> Result<Option<RemoteId>> {
+        match address {
+            RemoteUrl::Folder(_) => State::remote_at(store, &address.name()),
+            RemoteUrl::Service(url) => Ok(Some(remote_id(url))),
+        }
+    }
+
     /// Sends what the remote has not got.
     pub fn push(&self, store: &Store, options: &PushOptions, progress: &dyn Progress) -> Result<PushReport> {
         match self {
@@ -39,9 +50,45 @@ impl Exchange {
 
     /// Takes what the remote has and the store has not.
     pub fn pull(&self, store: &Store, options: &PullOptions, progress: &dyn Progress) -> Result<PullReport> {
-        match self {
+        let mut report = match self {
             Exchange::Layout(remote) => pull(store, remote, options, progress),
             Exchange::Service(service) => service.pull(store, options, progress),
+        }?;
+        if options.transcripts == Transcripts::All && !options.dry_run {
+            let ids: Vec<ObjectId> = store.elsewhere()?.ids().copied().collect();
+            if !ids.is_empty() {
+                progress.start("fetching", None);
+                let brought = self.bring(store, &ids, progress)?;
+                progress.finish();
+                report.fetched = brought.objects;
+                report.not_there = brought.not_there.len() as u64;
+                report.bytes += brought.bytes;
+                report.requests = self.requests();
+            }
+        }
+        Ok(report)
+    }
+
+    /// Fetches objects that are elsewhere; those that the remote does not hold are listed.
+    pub fn bring(&self, store: &Store, ids: &[ObjectId], progress: &dyn Progress) -> Result<Brought> {
+        match self {
+            Exchange::Layout(remote) => bring(store, remote, ids, progress),
+            Exchange::Service(service) => service.bring(store, ids, progress),
+        }
+    }
+
+    /// Which remote it is; `None` where nothing has been made there yet.
+    pub fn id(&self) -> Option<RemoteId> {
+        match self {
+            Exchange::Layout(remote) => remote.id(),
+            Exchange::Service(service) => Some(service.id()),
+        }
+    }
+
+    fn requests(&self) -> u64 {
+        match self {
+            Exchange::Layout(remote) => remote.transport().requests(),
+            Exchange::Service(service) => service.client().requests(),
         }
     }
 }

@@ -24,8 +24,7 @@ use agent_trace_store::{Result, Timestamp, WriterId};
 const MAGIC: &[u8; 8] = b"ATHEAD\0\0";
 const VERSION: u32 = 1;
 
-/// Names a remote.
-pub type RemoteId = [u8; 16];
+pub use agent_trace_store::elsewhere::RemoteId;
 
 /// The state of one writer on a remote.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -109,6 +109,8 @@ pub const INLINE_BYTES_MAX: u64 = 256 << 10;
 pub const PENDING_BYTES_MAX: u64 = 64 << 20;
 /// Segments of a stream that have come in and wait to be checked.
 pub const SEGMENTS_AHEAD: usize = 1;
+/// Objects elsewhere from which on a service is asked for them together, in segments, rather than one by one.
+pub const BRING_TOGETHER_MIN: usize = 4;
 /// Times that a pull asks again after a stream that was cut.
 pub const STREAMS_MAX: u32 = 5;
 

@@ -6,18 +6,25 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use agent_trace_store::progress::Progress;
+use agent_trace_store::build::Builder;
+use agent_trace_store::codec::Decoder;
+use agent_trace_store::frame::Unpacker;
+use agent_trace_store::progress::{Progress, Silent};
+use agent_trace_store::segment::read_frame;
 use agent_trace_store::segments::Sealed;
 use agent_trace_store::seqs::EventSet;
+use agent_trace_store::writer::{Tip, decode_tips};
 use agent_trace_store::{Error, ErrorKind, Kind, ObjectId, Result, Store, WriterId};
 
+use crate::bodies::{bring_from, open};
+use crate::collect::{Bodies, Source, chosen_events, collect_into};
 use crate::manifest::segment_key;
 use crate::remote::{Remote, events_of, replay};
 use crate::state::State;
 use crate::tables::remote_segment;
 use crate::take::Taking;
 
-pub use crate::take::{PullOptions, PullReport};
+pub use crate::take::{PullOptions, PullReport, Transcripts};
 
 /// Pulls.
 pub fn pull(
@@ -40,7 +47,7 @@ pub fn pull(
     report.forks.extend(replayed.gone_back);
     report.refused.extend(replayed.refused);
     let tips = state.tips.clone();
-    let mut taking = Taking::start(store, &id, options.since, tips, &replayed.tips, report)?;
+    let mut taking = Taking::start(store, &id, options, tips, &replayed.tips, report)?;
     let wanted = wanted_segments(store, remote, &state, &taking.held, &taking.forked_writers())?;
     if options.dry_run {
         for sealed in &wanted {
@@ -50,7 +57,7 @@ pub fn pull(
         let requests = remote.transport().requests();
         return Ok(PullReport { requests, ..taking.report });
     }
-    take_all(remote, &mut taking, wanted, progress)?;
+    take_all(remote, &state, &mut taking, wanted, progress)?;
     let report = taking.end()?;
     if state != before {
         remote.remember(store, &state)?;
@@ -103,9 +110,11 @@ fn count_new(
     Ok(())
 }
 
-/// Takes segments in. One may need objects that another brings, so those that lack some are tried again.
+/// Takes segments in. One may need objects that another brings, so those that lack some are tried again; what is elsewhere
+/// on purpose is fetched for those that need it now.
 fn take_all(
     remote: &Remote,
+    state: &State,
     taking: &mut Taking<'_>,
     wanted: Vec<Arc<Sealed>>,
     progress: &dyn Progress,
@@ -115,9 +124,13 @@ fn take_all(
     let mut waiting = wanted;
     loop {
         let count = waiting.len();
-        let mut incomplete: Vec<(Arc<Sealed>, ObjectId)> = Vec::new();
+        let mut incomplete: Vec<(Arc<Sealed>, Vec<ObjectId>)> = Vec::new();
         for listed in waiting {
-            let (path, sealed) = match fetch(remote, taking, &listed, progress) {
+            let fetched = match taking.bodies {
+                Bodies::Along => fetch(remote, taking, &listed, progress),
+                Bodies::LeftOut => fetch_without_bodies(remote, taking, &listed, progress),
+            };
+            let (path, sealed) = match fetched {
                 Ok(fetched) => fetched,
                 Err(error) if error.kind() == ErrorKind::Corrupt => {
                     taking.refuse(&listed.id, &error);
@@ -129,7 +142,12 @@ fn take_all(
                 incomplete.push((listed, missing));
             }
         }
-        if incomplete.is_empty() || incomplete.len() == count {
+        let is_stuck = incomplete.len() == count;
+        if is_stuck && bring_missing(remote, state, taking, &incomplete)? {
+            waiting = incomplete.into_iter().map(|(sealed, _)| sealed).collect();
+            continue;
+        }
+        if incomplete.is_empty() || is_stuck {
             incomplete.iter().for_each(|(sealed, missing)| taking.refuse_incomplete(&sealed.id, missing));
             break;
         }
@@ -137,6 +155,80 @@ fn take_all(
     }
     progress.finish();
     Ok(())
+}
+
+/// Fetches the objects that segments lack where some of this store are elsewhere: a transcript that has grown needs the
+/// bytes that it starts with. Says whether anything came.
+fn bring_missing(
+    remote: &Remote,
+    state: &State,
+    taking: &mut Taking<'_>,
+    incomplete: &[(Arc<Sealed>, Vec<ObjectId>)],
+) -> Result<bool> {
+    if taking.store.elsewhere()?.is_empty() {
+        return Ok(false);
+    }
+    let missing: BTreeSet<ObjectId> = incomplete.iter().flat_map(|(_, missing)| missing).copied().collect();
+    let missing: Vec<ObjectId> = missing.into_iter().collect();
+    let brought = bring_from(taking.store, remote, &taking.remote, state, &missing, &Silent)?;
+    taking.report.bytes += brought.bytes;
+    Ok(brought.objects > 0)
+}
+
+/// Makes a segment in the inbox of what a segment of the remote holds, without bytes of transcripts: only the frames that
+/// it needs are read. It is checked like any other.
+fn fetch_without_bodies(
+    remote: &Remote,
+    taking: &mut Taking<'_>,
+    listed: &Arc<Sealed>,
+    progress: &dyn Progress,
+) -> Result<(PathBuf, Arc<Sealed>)> {
+    match build_without_bodies(remote, taking, listed) {
+        Ok((path, sealed)) => {
+            taking.report.segments += 1;
+            taking.report.bytes += sealed.bytes;
+            progress.advance(listed.bytes);
+            Ok((path, sealed))
+        }
+        // It needs objects of others: what is here by then is seen when it is checked as it is.
+        Err(error) if error.kind() == ErrorKind::NotFound => fetch(remote, taking, listed, progress),
+        Err(error) => Err(error),
+    }
+}
+
+fn build_without_bodies(
+    remote: &Remote,
+    taking: &Taking<'_>,
+    listed: &Arc<Sealed>,
+) -> Result<(PathBuf, Arc<Sealed>)> {
+    let (store, env) = (taking.store, taking.store.env());
+    let there = open(remote, listed)?;
+    let source = Source::sealed(&there);
+    let numbers: Vec<u32> = (0..source.events).collect();
+    let events = chosen_events(&source, &numbers)?;
+    let left_out = taking.bodies.left_out(events.iter().map(|(event, _, _)| event));
+    let known = |id: &ObjectId| Ok(left_out.contains(id));
+    let mut builder = Builder::new(env, &taking.inbox, store.tail()?)?;
+    builder.tips(&tips_in(&there)?)?;
+    let extra = [Arc::clone(&there)];
+    let events = collect_into(store, &extra, &source, events, &known, &mut |frame| builder.objects(&frame))?;
+    builder.received(&events)?;
+    let built = builder.finish()?;
+    let path = taking.path(&built.id);
+    let doing = |error| Error::io(format!("cannot name `{}`", path.display()), error);
+    env.fs.rename(&built.path, &path).map_err(doing)?;
+    let sealed = Sealed::open(env, &path, built.id)?;
+    Ok((path, Arc::new(sealed)))
+}
+
+/// The tips that stand in a segment.
+fn tips_in(sealed: &Sealed) -> Result<Vec<Tip>> {
+    let (mut tips, mut unpacker) = (Vec::new(), Unpacker::new());
+    for offset in &sealed.directory.tips_frames {
+        let frame = read_frame(sealed.file.as_ref(), &sealed.key, u64::from(*offset))?;
+        tips.extend(decode_tips(&mut Decoder::new("tips frame", &frame.into_raw(&mut unpacker)?))?);
+    }
+    Ok(tips)
 }
 
 /// Copies a segment into the inbox, unless this pull has done so.

@@ -37,6 +37,8 @@ pub struct PushReport {
     pub sent: BTreeMap<Kind, u64>,
     /// Events held back, by kind.
     pub held_back: BTreeMap<Kind, u64>,
+    /// Events that cannot be sent, since bytes that they list are elsewhere.
+    pub elsewhere: u64,
     /// Segments uploaded.
     pub segments: u64,
     /// Bytes uploaded.
@@ -76,6 +78,7 @@ pub fn push(
     let mut report = PushReport {
         sent: selection.sent.clone(),
         held_back: selection.held_back.clone(),
+        elsewhere: selection.elsewhere,
         gone_back: replayed.gone_back.clone(),
         refused: replayed.refused.clone(),
         new_writer,

@@ -3,7 +3,7 @@
 //! Checked are its name, every frame, every object's hash, every event's id and place in its log, that no log goes
 //! beyond what its writer signed, that every object an event needs is there, and that the footer says what is in it.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use agent_trace_store::event::Event;
@@ -16,6 +16,7 @@ use agent_trace_store::writer::Tip;
 use agent_trace_store::{Error, EventId, ObjectId, Result, Seq, Store, WriterId};
 use rayon::prelude::*;
 
+use crate::collect::Bodies;
 use crate::tables::stands_in;
 
 /// Batches that are taken apart at once.
@@ -97,6 +98,8 @@ pub struct Checked {
     pub tips: Vec<Tip>,
     /// Objects that neither it nor the store has, but others that were checked with it, by what their tables say.
     pub borrowed: Vec<ObjectId>,
+    /// Bytes of transcripts that were left out, and are not in the store.
+    pub absent: HashSet<ObjectId>,
     /// Whether the footer says what is in it, so that the file may be kept as it is.
     pub footer_holds: bool,
     /// What the index learns by it, where the file may be kept and there is an index.
@@ -107,18 +110,28 @@ pub struct Checked {
 pub enum Verdict {
     /// Nothing.
     Good(Box<Checked>),
-    /// Objects are not here yet; another segment may bring them.
-    Incomplete(ObjectId),
+    /// These objects are not here yet; another segment may bring them.
+    Incomplete(Vec<ObjectId>),
 }
 
 /// Checks a segment that lies in this store's directory but is not part of it yet.
 pub fn check(
     store: &Store,
     sealed: &Arc<Sealed>,
-    tips: &std::collections::BTreeMap<WriterId, Tip>,
+    tips: &BTreeMap<WriterId, Tip>,
     neighbours: &Neighbours,
 ) -> Result<Verdict> {
-    check_with(store, sealed, &[], tips, neighbours, true)
+    check_with(store, sealed, &[], tips, neighbours, Bodies::Along, true)
+}
+
+/// The same, where the bytes of transcripts may have been left out; what is there is checked none the less.
+pub fn check_without_bodies(
+    store: &Store,
+    sealed: &Arc<Sealed>,
+    tips: &BTreeMap<WriterId, Tip>,
+    neighbours: &Neighbours,
+) -> Result<Verdict> {
+    check_with(store, sealed, &[], tips, neighbours, Bodies::LeftOut, true)
 }
 
 /// The same, where objects may also stand in other segments that are being checked.
@@ -126,18 +139,19 @@ pub fn check_among(
     store: &Store,
     sealed: &Arc<Sealed>,
     others: &[Arc<Sealed>],
-    tips: &std::collections::BTreeMap<WriterId, Tip>,
+    tips: &BTreeMap<WriterId, Tip>,
     neighbours: &Neighbours,
 ) -> Result<Verdict> {
-    check_with(store, sealed, others, tips, neighbours, false)
+    check_with(store, sealed, others, tips, neighbours, Bodies::Along, false)
 }
 
 fn check_with(
     store: &Store,
     sealed: &Arc<Sealed>,
     others: &[Arc<Sealed>],
-    tips: &std::collections::BTreeMap<WriterId, Tip>,
+    tips: &BTreeMap<WriterId, Tip>,
     neighbours: &Neighbours,
+    bodies: Bodies,
     is_indexed: bool,
 ) -> Result<Verdict> {
     let hash = hash_file(sealed.file.as_ref(), sealed.bytes)?;
@@ -151,11 +165,15 @@ fn check_with(
     let mut extra = vec![Arc::clone(sealed)];
     extra.extend(others.iter().filter(|other| other.id != sealed.id).cloned());
     let (digests, end) = take_apart(store, sealed, &extra)?;
-    let mut borrowed = missing_objects(store, &digests)?;
+    let (mut borrowed, absent) = missing_objects(store, &digests, bodies)?;
+    let mut nowhere = Vec::new();
     for id in &borrowed {
         if !stands_in(&extra[1..], id)? {
-            return Ok(Verdict::Incomplete(*id));
+            nowhere.push(*id);
         }
+    }
+    if !nowhere.is_empty() {
+        return Ok(Verdict::Incomplete(nowhere));
     }
     borrowed.shrink_to_fit();
     check_recipes(store, &extra, &digests)?;
@@ -192,6 +210,7 @@ fn check_with(
         forks,
         tips: received_tips,
         borrowed,
+        absent,
         footer_holds,
         feed,
     })))
@@ -245,8 +264,13 @@ fn take_apart(
     Ok((digests, end))
 }
 
-/// Objects that events or recipes need and that are neither in the segment nor in the store.
-fn missing_objects(store: &Store, digests: &[Digest]) -> Result<Vec<ObjectId>> {
+/// Objects that events or recipes need and that are neither in the segment nor in the store; apart from them, those that
+/// may be left out.
+fn missing_objects(
+    store: &Store,
+    digests: &[Digest],
+    bodies: Bodies,
+) -> Result<(Vec<ObjectId>, HashSet<ObjectId>)> {
     let here: HashSet<ObjectId> =
         digests.iter().flat_map(|digest| digest.ids.iter().map(|entry| entry.id)).collect();
     let listed = digests.iter().flat_map(|digest| {
@@ -258,7 +282,17 @@ fn missing_objects(store: &Store, digests: &[Digest]) -> Result<Vec<ObjectId>> {
     elsewhere.sort_unstable();
     elsewhere.dedup();
     let held = store.contains_all(&elsewhere)?;
-    Ok(elsewhere.into_iter().zip(held).filter(|(_, held)| !held).map(|(id, _)| id).collect())
+    let lacked = elsewhere.into_iter().zip(held).filter(|(_, held)| !held).map(|(id, _)| id);
+    let events = digests.iter().flat_map(|digest| digest.events.iter().map(|(event, _, _)| event));
+    let mut left_out = bodies.left_out(events);
+    for recipe in digests.iter().flat_map(|digest| &digest.recipes) {
+        // What is put together here needs its parts.
+        recipe.parts.iter().for_each(|part| {
+            left_out.remove(&part.id);
+        });
+    }
+    let (absent, missing): (Vec<ObjectId>, Vec<ObjectId>) = lacked.partition(|id| left_out.contains(id));
+    Ok((missing, absent.into_iter().collect()))
 }
 
 /// Puts every object that comes in parts together and compares its hash, but for those of which all parts stood in one
@@ -273,7 +307,7 @@ fn check_recipes(store: &Store, extra: &[Arc<Sealed>], digests: &[Digest]) -> Re
 /// Events beyond what their writers signed, and events at a signed place with another id.
 fn unsigned(
     events: &[(Event, EventId, u32)],
-    tips: &std::collections::BTreeMap<WriterId, Tip>,
+    tips: &BTreeMap<WriterId, Tip>,
     received: &[Tip],
 ) -> HashSet<u32> {
     #[cfg(feature = "sim")]

@@ -302,26 +302,3 @@ pub fn events_of(sealed: &Sealed) -> EventSet {
     let runs = sealed.directory.runs.iter();
     EventSet::from_ranges(runs.map(|run| (run.writer, run.seq_first.get(), run.seq_last())))
 }
-
-/// What a store has that a remote has not, as far as is known without asking the remote.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Unpushed {
-    /// Events that a plain push would look at.
-    pub new: u64,
-    /// Events held back by earlier pushes.
-    pub held_back: u64,
-    /// Whether this store ever exchanged anything with that remote.
-    pub known: bool,
-}
-
-/// Counts what is unpushed, without asking the remote.
-pub fn unpushed(store: &Store, address: &RemoteUrl) -> Result<Unpushed> {
-    let held = store.held(&store.snapshot()?)?;
-    let Some(id) = State::remote_at(store, &address.name())? else {
-        return Ok(Unpushed { new: held.len(), held_back: 0, known: false });
-    };
-    let state = State::load(store, &id)?;
-    let rest = held.minus(&state.has);
-    let new = rest.minus(&state.held).len();
-    Ok(Unpushed { new, held_back: rest.len() - new, known: true })
-}

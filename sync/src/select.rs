@@ -2,7 +2,7 @@
 //!
 //! Plain `push` holds back traces that no ledger names, transcripts and summaries that no sent trace names, and what
 //! was kept as raw bytes, which nothing can name. What is held back is looked at again only when something arrives that
-//! may free it, so the cost follows what is new.
+//! may free it, so the cost follows what is new. An event whose bytes are elsewhere goes nowhere until they are here.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -38,6 +38,8 @@ pub struct Selection {
     pub sent: BTreeMap<Kind, u64>,
     /// Events held back because nothing names them, by kind, those of earlier pushes included.
     pub held_back: BTreeMap<Kind, u64>,
+    /// Events that the remote lacks and that cannot be sent, since bytes that they list are elsewhere.
+    pub elsewhere: u64,
     /// The events that are sent.
     pub events: EventSet,
     /// The events that are held back from now on, because nothing names them.
@@ -52,8 +54,11 @@ pub fn select(store: &Store, snapshot: &Snapshot, state: &State, options: &PushO
     let mine = mine.minus(&unsigned(store, state, &mine)?);
     let missing = mine.minus(&state.has);
     let sources = sources(store, snapshot)?;
+    let away = without_bodies(store, &sources, &missing)?;
+    let missing = missing.minus(&away);
+    let elsewhere = away.len();
     if options.full && options.only.is_empty() && options.since.is_none() {
-        return everything(&sources, &missing, mine);
+        return Ok(Selection { elsewhere, ..everything(&sources, &missing, mine)? });
     }
     let unseen = missing.minus(&state.held);
     let bulk = unseen.len() >= BULK_EVENTS_MIN as u64;
@@ -63,6 +68,7 @@ pub fn select(store: &Store, snapshot: &Snapshot, state: &State, options: &PushO
     let mut chosen = read_candidates(&sources, &candidates, options.since)?;
     if !bulk {
         add_freed(store, snapshot, state, &sources, &mine, &mut chosen, options.since)?;
+        chosen.drop_those_in(&away);
     }
     let names = if bulk || chosen.len() >= BULK_EVENTS_MIN {
         Some(BulkNames::read(store, &sources, &chosen.by_source)?)
@@ -70,7 +76,26 @@ pub fn select(store: &Store, snapshot: &Snapshot, state: &State, options: &PushO
         None
     };
     let names = Names { store, snapshot, bulk: names };
-    decide(state, options, &mine, &chosen, &names, sources)
+    Ok(Selection { elsewhere, ..decide(state, options, &mine, &chosen, &names, sources)? })
+}
+
+/// Those of some events that list bytes that are elsewhere: a remote takes an event only with its objects.
+pub(crate) fn without_bodies(store: &Store, sources: &[Source], missing: &EventSet) -> Result<EventSet> {
+    let elsewhere = store.elsewhere()?;
+    if elsewhere.is_empty() {
+        return Ok(EventSet::default());
+    }
+    let (mut rest, mut away) = (missing.clone(), Ranges::default());
+    for source in sources {
+        let numbers = take(source, &mut rest)?;
+        walk(source, &numbers, |_, laid| {
+            if laid.kind == Kind::TRANSCRIPT && laid.objects().skip(1).any(|id| elsewhere.contains(&id)) {
+                away.add(laid.writer, laid.seq.get());
+            }
+            Ok(())
+        })?;
+    }
+    Ok(away.finish())
 }
 
 /// Events of other writers beyond what those have signed: whoever pulled them would refuse them.
@@ -216,6 +241,14 @@ impl Chosen {
             in_time: since.is_none_or(|since| fact.time >= since),
         });
         self.keys.insert((index, number), fact.key.clone());
+    }
+
+    /// Drops candidates that cannot be sent.
+    fn drop_those_in(&mut self, set: &EventSet) {
+        let Chosen { by_source, writers, .. } = self;
+        for part in by_source {
+            part.retain(|candidate| !set.contains(&writers[candidate.writer as usize], candidate.seq));
+        }
     }
 
     /// All candidates with the numbers of their segments.

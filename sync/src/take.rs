@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use agent_trace_store::event::Event;
 use agent_trace_store::segments::Sealed;
 use agent_trace_store::seqs::EventSet;
 use agent_trace_store::writer::Tip;
@@ -15,19 +16,35 @@ use agent_trace_store::{
 };
 
 use crate::accept::{
-    ForkedIds, Numbered, adopt, append, fork, give_way, goes_whole, new_events, runs_of, set_of, tips_for,
+    ForkedIds, Numbered, adopt, append_objects, append_without, fork, give_way, goes_whole, new_events,
+    runs_of, set_of, tips_for,
 };
+use crate::collect::{Bodies, bodies_of};
 use crate::head::RemoteId;
 use crate::manifest::segment_key;
-use crate::receive::{Checked, Neighbours, Verdict, check};
+use crate::receive::{Checked, Neighbours, Verdict, check, check_without_bodies};
 use crate::select::events_in;
 use crate::state::{cache_dir, clear};
+
+/// Which bytes of transcripts a pull brings.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Transcripts {
+    /// Those of new events.
+    #[default]
+    New,
+    /// None: they stay elsewhere, to be fetched on demand.
+    None,
+    /// Those of new events, and all that are elsewhere and that the remote holds.
+    All,
+}
 
 /// What a pull takes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PullOptions {
     /// Only records not before this instant.
     pub since: Option<Timestamp>,
+    /// Which bytes of transcripts.
+    pub transcripts: Transcripts,
     /// Count, take nothing.
     pub dry_run: bool,
 }
@@ -49,6 +66,14 @@ pub struct PullReport {
     pub refused: Vec<String>,
     /// Whether the store took a new writer, because events of its own log were written elsewhere.
     pub new_writer: bool,
+    /// Transcripts whose bytes were left out.
+    pub left_out: u64,
+    /// Transcripts whose bytes were elsewhere and have been fetched.
+    pub fetched: u64,
+    /// Transcripts whose bytes are elsewhere still: this remote does not hold them.
+    pub not_there: u64,
+    /// Whether bytes of transcripts came that were not wanted, because the service cannot leave them out.
+    pub cannot_leave_out: bool,
 }
 
 /// Logs of which a head on the remote has another event at a place than this store: their events here, by id.
@@ -83,6 +108,10 @@ fn note_log(store: &Store, held: &EventSet, writer: &WriterId, forked: &mut Fork
 /// Where what a remote holds becomes part of the store.
 pub(crate) struct Taking<'a> {
     pub(crate) store: &'a Store,
+    /// Where it comes from.
+    pub(crate) remote: RemoteId,
+    /// Whether bytes of transcripts may have been left out.
+    pub(crate) bodies: Bodies,
     /// Only records not before this instant.
     pub(crate) since: Option<Timestamp>,
     /// Where segments lie until they are part of the store.
@@ -92,6 +121,8 @@ pub(crate) struct Taking<'a> {
     pub(crate) neighbours: Neighbours,
     pub(crate) held: EventSet,
     pub(crate) forked: ForkedIds,
+    /// Where only bytes of transcripts are fetched whose events are here: which.
+    pub(crate) wanted_bodies: Option<HashSet<ObjectId>>,
     /// Events that are asked for by id: they are not here, whatever stands at their places.
     pub(crate) asked: HashSet<EventId>,
     pub(crate) report: PullReport,
@@ -102,7 +133,7 @@ impl<'a> Taking<'a> {
     pub(crate) fn start(
         store: &'a Store,
         id: &RemoteId,
-        since: Option<Timestamp>,
+        options: &PullOptions,
         tips: BTreeMap<WriterId, Tip>,
         changed: &[Tip],
         mut report: PullReport,
@@ -110,14 +141,21 @@ impl<'a> Taking<'a> {
         let held = store.held(&store.snapshot()?)?;
         let forked = forked_logs(store, &held, changed, &mut report)?;
         let inbox = cache_dir(store, id)?.join("inbox");
+        let bodies = match options.transcripts {
+            Transcripts::None => Bodies::LeftOut,
+            Transcripts::New | Transcripts::All => Bodies::Along,
+        };
         Ok(Taking {
             store,
-            since,
+            remote: *id,
+            bodies,
+            since: options.since,
             inbox,
             tips,
             neighbours: Neighbours::of(store.index())?,
             held,
             forked,
+            wanted_bodies: None,
             asked: HashSet::new(),
             report,
         })
@@ -148,9 +186,10 @@ impl<'a> Taking<'a> {
     }
 
     /// Refuses what needs an object that is nowhere.
-    pub(crate) fn refuse_incomplete(&mut self, id: &SegmentId, missing: &ObjectId) {
+    pub(crate) fn refuse_incomplete(&mut self, id: &SegmentId, missing: &[ObjectId]) {
         let key = segment_key(id);
-        self.report.refused.push(format!("`{key}` needs object `{}`, which is nowhere", missing.short()));
+        let missing = missing.first().map(ObjectId::short).unwrap_or_default();
+        self.report.refused.push(format!("`{key}` needs object `{missing}`, which is nowhere"));
     }
 
     /// What has been taken.
@@ -159,11 +198,18 @@ impl<'a> Taking<'a> {
         self.report.forks.sort_unstable();
         self.report.forks.dedup();
         self.store.catch_up()?;
+        if self.report.left_out > 0 {
+            self.store.tidy_elsewhere()?;
+        }
         Ok(self.report)
     }
 
-    /// Takes a segment of the inbox in, or says which object it lacks.
-    pub(crate) fn take(&mut self, path: &Path, sealed: &Arc<Sealed>) -> Result<Option<ObjectId>> {
+    /// Takes a segment of the inbox in, or says which objects it lacks.
+    pub(crate) fn take(&mut self, path: &Path, sealed: &Arc<Sealed>) -> Result<Option<Vec<ObjectId>>> {
+        let check = match self.bodies {
+            Bodies::Along => check,
+            Bodies::LeftOut => check_without_bodies,
+        };
         let checked = match check(self.store, sealed, &self.tips, &self.neighbours) {
             Ok(Verdict::Good(checked)) => *checked,
             Ok(Verdict::Incomplete(missing)) => return Ok(Some(missing)),
@@ -173,6 +219,12 @@ impl<'a> Taking<'a> {
             }
             Err(error) => return Err(error),
         };
+        if let Some(wanted) = &self.wanted_bodies {
+            let lists = |event: &Event| bodies_of(event).iter().any(|id| wanted.contains(id));
+            let events = checked.events.iter().filter(|(event, _, _)| lists(event)).cloned().collect();
+            append_objects(self.store, &self.inbox, sealed, events)?;
+            return Ok(None);
+        }
         for (writer, seq) in &checked.forks {
             self.report.forks.push(fork(writer, *seq));
             note_log(self.store, &self.held, writer, &mut self.forked)?;
@@ -207,6 +259,19 @@ impl<'a> Taking<'a> {
         is_fork
     }
 
+    /// Notes where the bytes are that these events lack: durably, before the events are here (I1).
+    fn note_absent(&mut self, events: &[Numbered], absent: &HashSet<ObjectId>) -> Result<()> {
+        let lacks = |event: &Event| bodies_of(event).iter().any(|id| absent.contains(id));
+        let ids: Vec<ObjectId> = events
+            .iter()
+            .flat_map(|(event, _, _)| bodies_of(event))
+            .filter(|id| absent.contains(id))
+            .copied()
+            .collect();
+        self.report.left_out += events.iter().filter(|(event, _, _)| lacks(event)).count() as u64;
+        self.store.note_elsewhere(&self.remote, &ids)
+    }
+
     /// Makes the new events of a checked segment part of the store.
     fn accept(&mut self, path: &Path, mut checked: Checked) -> Result<()> {
         let mut events = new_events(&checked, &self.held, &self.forked);
@@ -217,6 +282,7 @@ impl<'a> Taking<'a> {
         if events.is_empty() {
             return Ok(());
         }
+        self.note_absent(&events, &checked.absent)?;
         let runs = runs_of(&events);
         self.report.new_writer |= give_way(self.store, &runs)?;
         let tips = tips_for(&runs, &self.tips, &checked.tips);
@@ -229,7 +295,7 @@ impl<'a> Taking<'a> {
         if !is_fork && goes_whole(&events, &checked) {
             adopt(self.store, path, &checked.sealed.id, tips, checked.feed.take())?;
         } else {
-            append(self.store, &self.inbox, &checked.sealed, &[], events, tips)?;
+            append_without(self.store, &self.inbox, &checked.sealed, &[], events, tips, &checked.absent)?;
         }
         self.held = self.held.union(&set_of(&runs));
         runs.iter().for_each(|run| self.neighbours.add(run));

@@ -436,9 +436,15 @@ pub struct Caps {
     pub name: String,
     /// Its version.
     pub version: String,
+    /// What it does beyond the first form of protocol 2.
+    #[serde(default)]
+    pub features: Vec<String>,
     /// What it takes.
     pub limits: CapsLimits,
 }
+
+/// The feature of a service that leaves bytes of transcripts out of a stream where it is asked to.
+pub const NO_TRANSCRIPTS: &str = "no_transcripts";
 
 /// What a service takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -460,6 +466,7 @@ impl Caps {
             protocols: vec![1, 2],
             name: "agent-trace".to_owned(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
+            features: vec![NO_TRANSCRIPTS.to_owned()],
             limits: CapsLimits {
                 segment_bytes: agent_trace_store::limits::SEGMENT_BYTES_MAX,
                 chunk_bytes: UPLOAD_CHUNK_BYTES_MAX as u64,

@@ -644,7 +644,7 @@ mod archives {
     use agent_trace_store::{EventId, ObjectId, Result, SegmentId, Seq, WriterId};
     use agent_trace_sync::limits::ARCHIVES_OPEN_MAX;
     use agent_trace_sync::service::archive::{
-        Archive, ArrivalRun, Arrivals, Committed, Item, PageRow, Part, Reach, Resource, Stored,
+        Archive, ArrivalRun, Arrivals, Bodies, Committed, Item, PageRow, Part, Reach, Resource, Stored,
     };
 
     /// Which folders are open; one may not be twice.
@@ -682,6 +682,7 @@ mod archives {
             &self,
             _: &[ArrivalRun],
             _: &[EventId],
+            _: Bodies,
             _: &mut dyn FnMut(Part<'_>) -> Result<()>,
         ) -> Result<()> {
             unreachable!()
@@ -695,7 +696,7 @@ mod archives {
         fn commit(&self, _: &TokenId, _: &[u8; 16], _: &[SegmentId], _: &[Tip]) -> Result<Committed> {
             unreachable!()
         }
-        fn pull(&self, _: u64, _: &mut dyn FnMut(Part<'_>) -> Result<()>) -> Result<()> {
+        fn pull(&self, _: u64, _: Bodies, _: &mut dyn FnMut(Part<'_>) -> Result<()>) -> Result<()> {
             unreachable!()
         }
         fn object(&self, _: &ObjectId, _: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<bool> {

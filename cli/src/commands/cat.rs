@@ -1,13 +1,14 @@
 //! `cat`: the bytes of a transcript, a record or an object, exactly.
 //!
 //! Objects up to a bound are verified whole before the first byte is written; larger ones part by part. On a terminal
-//! they are shown sanitised, since nobody compares bytes there.
+//! they are shown sanitised, since nobody compares bytes there. Bytes that a pull left out are fetched.
 
 use agent_trace_store::question::Found;
 use agent_trace_store::{ErrorKind, Kind, ObjectId};
 
 use super::Context;
 use crate::args;
+use crate::bodies::{self, Network};
 use crate::report::{Done, Failure};
 use crate::sanitize;
 use crate::target::{self, Target, Versions};
@@ -16,12 +17,14 @@ use crate::target::{self, Target, Versions};
 const WHOLE_BYTES_MAX: u64 = 64 << 20;
 
 pub(super) fn run(context: &Context, args: &args::Cat) -> Result<Done, Failure> {
-    let (_, store) = context.open()?;
+    let (place, store) = context.open()?;
     let snapshot = store.snapshot()?;
     let id = match target::find(&store, &snapshot, &args.id)? {
         Target::Object(id) => id,
         Target::Records(records) => bytes_of(&args.id, &records)?,
     };
+    let network = if args.offline { Network::Never } else { Network::IfNeeded };
+    bodies::ensure(context, &place, &store, &[id], network)?;
     if context.ui.out_is_terminal() {
         let text = store.read(&id)?;
         context.ui.bytes(sanitize::block(&String::from_utf8_lossy(&text)).as_bytes())?;

@@ -64,12 +64,12 @@ impl Context {
     }
 
     /// Where the remotes of a store are kept.
-    fn files<'a>(&'a self, place: &'a Place, store: &'a Store) -> Files<'a> {
+    pub(crate) fn files<'a>(&'a self, place: &'a Place, store: &'a Store) -> Files<'a> {
         Files { store, place, home: self.settings.home.as_deref() }
     }
 
     /// Opens a remote with its token; `create` makes a folder's layout where there is none.
-    fn reach(&self, files: &Files<'_>, remote: &Named, create: bool) -> Result<Exchange, Failure> {
+    pub(crate) fn reach(&self, files: &Files<'_>, remote: &Named, create: bool) -> Result<Exchange, Failure> {
         let token = match &remote.token {
             Some(reference) => files.tokens().resolve(reference)?,
             None => None,
@@ -86,7 +86,7 @@ impl Context {
 }
 
 /// What can be done where a remote does not do what it was asked.
-fn hinted(remote: &Named, error: Error) -> Failure {
+pub(crate) fn hinted(remote: &Named, error: Error) -> Failure {
     let hint = match error.kind() {
         ErrorKind::Denied => format!("agent-trace remote set-token {} --token-stdin", remote.name),
         ErrorKind::NotFound => format!("agent-trace project create {}", remote.url),

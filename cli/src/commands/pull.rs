@@ -2,7 +2,7 @@
 
 use agent_trace_store::ErrorKind;
 use agent_trace_sync::exchange::Exchange;
-use agent_trace_sync::pull::{PullOptions, PullReport};
+use agent_trace_sync::pull::{PullOptions, PullReport, Transcripts};
 
 use super::{Context, hinted, push};
 use crate::args;
@@ -13,8 +13,15 @@ use crate::time::Edge;
 use crate::ui::{self, Ui};
 
 pub(super) fn run(context: &Context, args: &args::Pull) -> Result<Done, Failure> {
-    let options =
-        PullOptions { since: context.time(args.since.as_deref(), Edge::First)?, dry_run: args.dry_run };
+    let options = PullOptions {
+        since: context.time(args.since.as_deref(), Edge::First)?,
+        transcripts: match (args.no_transcripts, args.transcripts) {
+            (true, _) => Transcripts::None,
+            (_, true) => Transcripts::All,
+            _ => Transcripts::New,
+        },
+        dry_run: args.dry_run,
+    };
     let (place, store) = context.open()?;
     let files = context.files(&place, &store);
     let remote = Remotes::read(&files)?.pick(args.remote.as_deref())?;
@@ -65,6 +72,10 @@ pub(super) fn to_json(remote: &Named, dry_run: bool, report: &PullReport) -> jso
         forks: report.forks.clone(),
         refused: report.refused.clone(),
         new_writer: report.new_writer,
+        left_out: report.left_out,
+        fetched: report.fetched,
+        not_there: report.not_there,
+        cannot_leave_out: report.cannot_leave_out,
     }
 }
 
@@ -74,6 +85,7 @@ pub(super) fn print(ui: &Ui, dry_run: bool, report: &PullReport) -> Result<(), F
     if !dry_run && report.bytes > 0 {
         ui.note(&format!("{} in {} segment(s)", ui::bytes(report.bytes), report.segments));
     }
+    print_bodies(ui, report);
     for fork in &report.forks {
         ui.warn(&format!("a log has forked or gone back, all of it is kept: {fork}"));
     }
@@ -84,4 +96,26 @@ pub(super) fn print(ui: &Ui, dry_run: bool, report: &PullReport) -> Result<(), F
         ui.warn("this store was copied or restored: it has a new writer from now on");
     }
     Ok(())
+}
+
+/// What became of the bytes of transcripts.
+fn print_bodies(ui: &Ui, report: &PullReport) {
+    if report.cannot_leave_out {
+        ui.warn("the service is too old to leave transcripts out: they came");
+    }
+    if report.left_out > 0 {
+        let count = report.left_out;
+        ui.note(&format!(
+            "the bytes of {count} conversation(s) were left out; `agent-trace cat` fetches them"
+        ));
+    }
+    if report.fetched > 0 {
+        ui.note(&format!("fetched the bytes of {} conversation(s) that were elsewhere", report.fetched));
+    }
+    if report.not_there > 0 {
+        ui.note(&format!(
+            "the bytes of {} conversation(s) are elsewhere still: not on this remote",
+            report.not_there
+        ));
+    }
 }

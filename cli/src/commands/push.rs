@@ -9,6 +9,7 @@ use agent_trace_sync::push::{PushOptions, PushReport};
 
 use super::{Context, hinted, kind};
 use crate::args;
+use crate::bodies::Holders;
 use crate::json;
 use crate::remotes::{Files, Named, Remotes};
 use crate::report::{Done, Failure};
@@ -31,6 +32,7 @@ pub(super) fn run(context: &Context, args: &args::Push) -> Result<Done, Failure>
         context.ui.json(&to_json(&remote, options.dry_run, &report))?;
     } else {
         print(&context.ui, options.dry_run, &report)?;
+        hint_elsewhere(context, &files, &report)?;
     }
     Ok(done(&report))
 }
@@ -73,6 +75,7 @@ pub(super) fn to_json(remote: &Named, dry_run: bool, report: &PushReport) -> jso
         dry_run,
         sent: json::counts(&report.sent),
         held_back: json::counts(&report.held_back),
+        elsewhere: report.elsewhere,
         segments: report.segments,
         bytes: report.bytes,
         requests: report.requests,
@@ -90,6 +93,12 @@ pub(super) fn print(ui: &Ui, dry_run: bool, report: &PushReport) -> Result<(), F
     if held > 0 {
         ui.line(format_args!("  ({} held back; use --full to push)", held_words(&report.held_back)))?;
     }
+    if report.elsewhere > 0 {
+        ui.line(format_args!(
+            "  ({} conversation(s) not sent: their bytes are elsewhere)",
+            report.elsewhere
+        ))?;
+    }
     if !dry_run && report.bytes > 0 {
         ui.note(&format!("{} in {} segment(s)", ui::bytes(report.bytes), report.segments));
     }
@@ -102,6 +111,21 @@ pub(super) fn print(ui: &Ui, dry_run: bool, report: &PushReport) -> Result<(), F
     tell_wrong(ui, &report.gone_back, &report.refused);
     if held > 0 && report.sent.values().sum::<u64>() == 0 {
         ui.hint("agent-trace push --full");
+    }
+    Ok(())
+}
+
+/// Says how to bring what could not be sent.
+pub(super) fn hint_elsewhere(
+    context: &Context,
+    files: &Files<'_>,
+    report: &PushReport,
+) -> Result<(), Failure> {
+    if report.elsewhere > 0 {
+        let name = Holders::of(files)?.for_hint(&files.store.elsewhere()?);
+        context
+            .ui
+            .hint(&format!("agent-trace pull --transcripts --remote {name} brings them, then push again"));
     }
     Ok(())
 }

@@ -2,12 +2,15 @@
 
 use agent_trace_store::json::canonicalize;
 use agent_trace_store::question::Found;
-use agent_trace_store::{ObjectId, Store};
+use agent_trace_store::record::TranscriptRecord;
+use agent_trace_store::{ObjectId, Presence, Store};
 use serde_json::value::RawValue;
 
 use super::{Context, head, zone};
 use crate::args;
+use crate::bodies::Holders;
 use crate::json;
+use crate::project::Place;
 use crate::report::{Done, Failure};
 use crate::sanitize;
 use crate::target::{self, Target, Versions};
@@ -15,12 +18,12 @@ use crate::time;
 use crate::ui;
 
 pub(super) fn run(context: &Context, args: &args::Show) -> Result<Done, Failure> {
-    let (_, store) = context.open()?;
+    let (place, store) = context.open()?;
     let snapshot = store.snapshot()?;
     match target::find(&store, &snapshot, &args.id)? {
         Target::Object(id) => show_object(context, &store, &id)?,
         Target::Records(records) if context.ui.is_json() => show_json(context, &store, &records, args.all)?,
-        Target::Records(records) => show_records(context, &store, &records, args.all)?,
+        Target::Records(records) => show_records(context, &place, &store, &records, args.all)?,
     }
     Ok(Done::Well)
 }
@@ -54,8 +57,15 @@ fn show_json(context: &Context, store: &Store, records: &[Versions], all: bool) 
             // What is no JSON for every reader is had by `cat`.
             let text = String::from_utf8(bytes).ok().filter(|text| is_strict(text));
             let record = text.and_then(|text| RawValue::from_string(text).ok());
+            let mut elsewhere = Vec::new();
+            for body in &found.event.fact.objects[1..] {
+                if matches!(store.presence(body)?, Presence::Elsewhere(_)) {
+                    elsewhere.push(body.to_string());
+                }
+            }
             shown.push(json::Record {
                 head: head(found),
+                elsewhere,
                 bytes: target::object_bytes(store, &found.record())?,
                 versions: versions.all.len() as u64,
                 chosen,
@@ -67,14 +77,20 @@ fn show_json(context: &Context, store: &Store, records: &[Versions], all: bool) 
     Ok(())
 }
 
-fn show_records(context: &Context, store: &Store, records: &[Versions], all: bool) -> Result<(), Failure> {
+fn show_records(
+    context: &Context,
+    place: &Place,
+    store: &Store,
+    records: &[Versions],
+    all: bool,
+) -> Result<(), Failure> {
     let mut first = true;
     for versions in records {
         for (found, _) in wanted(versions, all) {
             if !std::mem::take(&mut first) {
                 context.ui.line("")?;
             }
-            show_record(context, store, found)?;
+            show_record(context, place, store, found)?;
         }
         let others = versions.all.len() - 1;
         if others > 0 && !all {
@@ -84,7 +100,7 @@ fn show_records(context: &Context, store: &Store, records: &[Versions], all: boo
     Ok(())
 }
 
-fn show_record(context: &Context, store: &Store, found: &Found) -> Result<(), Failure> {
+fn show_record(context: &Context, place: &Place, store: &Store, found: &Found) -> Result<(), Failure> {
     let ui = &context.ui;
     let fact = &found.event.fact;
     let bytes = store.read(&found.record())?;
@@ -99,11 +115,15 @@ fn show_record(context: &Context, store: &Store, found: &Found) -> Result<(), Fa
     ))?;
     ui.line(format_args!("size     {}", ui::bytes(bytes.len() as u64)))?;
     for body in &fact.objects[1..] {
-        ui.line(format_args!(
-            "bytes    {} ({})",
-            ui.name(body.short()),
-            ui::bytes(target::object_bytes(store, body)?)
-        ))?;
+        let words = match store.presence(body)? {
+            Presence::Elsewhere(remotes) => {
+                let holders = Holders::of(&context.files(place, store))?;
+                let size = TranscriptRecord::decode(&bytes).map_or(0, |record| record.size);
+                format!("{}, elsewhere: {}", ui::bytes(size), holders.names(&remotes))
+            }
+            Presence::Present | Presence::Missing => ui::bytes(target::object_bytes(store, body)?),
+        };
+        ui.line(format_args!("bytes    {} ({})", ui.name(body.short()), sanitize::line(&words)))?;
     }
     ui.line("")?;
     ui.line(sanitize::block(&pretty(&bytes)))?;

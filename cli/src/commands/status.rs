@@ -6,7 +6,7 @@ use std::sync::Arc;
 use agent_trace_store::store::{Handle, Snapshot};
 use agent_trace_store::{ErrorKind, Kind, Result, Store};
 use agent_trace_sync::address::RemoteUrl;
-use agent_trace_sync::remote::{Unpushed, unpushed};
+use agent_trace_sync::unpushed::{Unpushed, unpushed};
 
 use super::Context;
 use crate::json;
@@ -20,6 +20,15 @@ pub(super) fn run(context: &Context) -> Result<Done, Failure> {
     let mut damaged = Vec::new();
     let snapshot = look(&store, &mut damaged)?;
     let held = held(&store, &snapshot)?;
+    let elsewhere = match store.elsewhere() {
+        Ok(elsewhere) => elsewhere.len() as u64,
+        Err(error) if error.kind() == ErrorKind::Corrupt => {
+            let path = store.dir().join("elsewhere").display().to_string();
+            damaged.push(json::Damaged { path, reason: error.message().to_owned() });
+            0
+        }
+        Err(error) => return Err(error.into()),
+    };
     let remotes = Remotes::read(&context.files(&place, &store))?;
     super::remote::warn_of_hidden(&context.ui, &remotes);
     let remotes = remotes.list();
@@ -34,6 +43,7 @@ pub(super) fn run(context: &Context) -> Result<Done, Failure> {
         events: held.kinds.values().sum(),
         kinds: json::counts(&held.kinds),
         objects: held.objects,
+        elsewhere,
         segments: json::Segments {
             sealed: snapshot.segments.sealed.len() as u64,
             open: u64::from(snapshot.segments.open.is_some()),
@@ -146,6 +156,7 @@ pub(super) fn remote_status(store: &Store, remote: &Named) -> Result<json::Remot
         known: unpushed.known,
         unpushed: unpushed.new,
         held_back: unpushed.held_back,
+        elsewhere: unpushed.elsewhere,
         insecure_http,
         problem,
     })
@@ -160,6 +171,9 @@ pub(super) fn unpushed_words(remote: &json::RemoteStatus) -> String {
     };
     if remote.held_back > 0 {
         words.push_str(&format!(", {} held back", ui::number(remote.held_back)));
+    }
+    if remote.elsewhere > 0 {
+        words.push_str(&format!(", {} elsewhere", ui::number(remote.elsewhere)));
     }
     if let Some(problem) = &remote.problem {
         words = sanitize::line(problem).into_owned();
@@ -188,6 +202,12 @@ fn print(ui: &Ui, status: &json::Status, writer: &str) -> Result<()> {
     let open = if status.segments.open > 0 { " and an open one" } else { "" };
     let (objects, sealed) = (ui::number(status.objects), status.segments.sealed);
     ui.line(format_args!("objects   {objects} in {sealed} sealed segment(s){open}"))?;
+    if status.elsewhere > 0 {
+        ui.line(format_args!(
+            "elsewhere {} object(s), to be fetched on demand",
+            ui::number(status.elsewhere)
+        ))?;
+    }
     let bytes = &status.bytes;
     ui.line(format_args!("on disk   {} + {} index", ui::bytes(bytes.segments), ui::bytes(bytes.index)))?;
     if status.remotes.is_empty() {

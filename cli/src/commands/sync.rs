@@ -17,6 +17,7 @@ pub(super) fn run(context: &Context, args: &args::Sync) -> Result<Done, Failure>
     let pushed = push::send(context, &files, &remote, &PushOptions::default())?;
     if !ui.is_json() {
         push::print(ui, false, &pushed)?;
+        push::hint_elsewhere(context, &files, &pushed)?;
     }
     let pulled = pull::take(context, &files, &remote, &PullOptions::default())?;
     if ui.is_json() {

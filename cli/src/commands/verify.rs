@@ -36,6 +36,7 @@ fn print(ui: &Ui, report: &Report) -> Result<(), Failure> {
             objects: report.objects,
             events: report.events,
             unconfirmed: report.unconfirmed,
+            elsewhere: report.elsewhere,
             problems: problems.collect(),
         })?;
         return Ok(());
@@ -50,6 +51,12 @@ fn print(ui: &Ui, report: &Report) -> Result<(), Failure> {
     if report.unconfirmed > 0 {
         let count = ui::number(report.unconfirmed);
         ui.line(format_args!("  {count} events are unconfirmed: the one before or after them is not here"))?;
+    }
+    if report.elsewhere > 0 {
+        let count = ui::number(report.elsewhere);
+        ui.line(format_args!(
+            "  {count} objects are elsewhere: left out of a pull, to be fetched on demand"
+        ))?;
     }
     for problem in &report.problems {
         let what = sanitize::line(&problem.what);

@@ -9,6 +9,7 @@ use reqwest::Method;
 
 use super::http::{Answer, Reply, Request, Who, cut};
 use super::{Client, nonsense};
+use crate::collect::Bodies;
 use crate::limits::{ANSWER_BYTES_MAX, QUESTION_IDS_MAX, RUNS_MAX, UPLOAD_CHUNK_BYTES_MAX};
 use crate::wire::{
     ArrivalRun, ArrivalsBody, Caps, CommitRequest, CommittedBody, Cursor, FetchRequest, HoldsBody,
@@ -26,6 +27,14 @@ pub enum Arrived {
     OtherHistory,
     /// The service does not know protocol 2.
     Unknown,
+}
+
+/// What is added to the query of a stream from which bodies are to be left out.
+fn query_of(bodies: Bodies) -> Option<&'static str> {
+    match bodies {
+        Bodies::Along => None,
+        Bodies::LeftOut => Some("transcripts=no"),
+    }
 }
 
 impl Client {
@@ -165,31 +174,42 @@ impl Client {
         answer.json(ANSWER_BYTES_MAX, "a commit").map_err(doing)
     }
 
-    /// The stream of what arrived after a cursor.
-    pub fn pull(&self, after: &Cursor) -> Result<PartReader<Answer<'_>>> {
-        let mut request = self.v2(Method::GET, &format!("pull?{}", after.query()));
+    /// The stream of what arrived after a cursor. Only a service that says so in its caps leaves bodies out.
+    pub fn pull(&self, after: &Cursor, bodies: Bodies) -> Result<PartReader<Answer<'_>>> {
+        let query = query_of(bodies).map(|query| format!("&{query}")).unwrap_or_default();
+        let mut request = self.v2(Method::GET, &format!("pull?{}{query}", after.query()));
         request.is_work = true;
         let doing = |error| self.doing("pull", error);
         let answer = self.http.ask(&request).map_err(doing)?.good().map_err(doing)?;
         Ok(PartReader::new(answer))
     }
 
-    /// The stream of events by place, and of events by id.
-    pub fn fetch(&self, runs: &[ArrivalRun], ids: &[EventId]) -> Result<PartReader<Answer<'_>>> {
+    /// The stream of events by place, and of events by id; bodies as for a pull.
+    pub fn fetch(
+        &self,
+        runs: &[ArrivalRun],
+        ids: &[EventId],
+        bodies: Bodies,
+    ) -> Result<PartReader<Answer<'_>>> {
         assert!(runs.len().max(ids.len()) <= RUNS_MAX, "I10: whoever asks has counted them");
         let question = FetchRequest { runs: runs.to_vec(), ids: ids.to_vec() };
-        let mut request = self.v2(Method::POST, "fetch").with(BINARY, question.encode());
+        let query = query_of(bodies).map(|query| format!("?{query}")).unwrap_or_default();
+        let mut request = self.v2(Method::POST, &format!("fetch{query}")).with(BINARY, question.encode());
         request.is_work = true;
         let doing = |error| self.doing("pull", error);
         let answer = self.http.ask(&request).map_err(doing)?.good().map_err(doing)?;
         Ok(PartReader::new(answer))
     }
 
-    /// Hands the bytes of an object over in parts; they are its own only if their hash is.
-    pub fn object(&self, id: &ObjectId, each: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<()> {
+    /// Hands the bytes of an object over in parts; they are its own only if their hash is. False where the project does
+    /// not hold it.
+    pub fn object(&self, id: &ObjectId, each: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<bool> {
         let request = self.v2(Method::GET, &format!("objects/{id}"));
         let doing = |error: Error| self.doing(&format!("fetch object `{}`", id.short()), error);
-        let mut answer = self.http.ask(&request).map_err(doing)?.good().map_err(doing)?;
+        let mut answer = match self.http.ask(&request).map_err(doing)? {
+            Reply::Bad(refusal) if refusal.status == 404 && refusal.is("not_found") => return Ok(false),
+            reply => reply.good().map_err(doing)?,
+        };
         let mut hasher = blake3::Hasher::new();
         let mut total = 0u64;
         while let Some(part) = answer.part().map_err(|error| doing(cut(error)))? {
@@ -203,6 +223,6 @@ impl Client {
         if hasher.finalize().as_bytes() != id.as_bytes() {
             return Err(doing(Error::new(ErrorKind::Corrupt, "its bytes do not have its hash")));
         }
-        Ok(())
+        Ok(true)
     }
 }

@@ -8,6 +8,7 @@ use agent_trace_store::seqs::EventSet;
 use agent_trace_store::writer::Tip;
 use agent_trace_store::{EventId, ObjectId, Result, SegmentId, Seq, Timestamp, WriterId};
 
+pub use crate::collect::Bodies;
 use crate::service::grant::{Grant, Scope, TokenId};
 use crate::service::quota::{Reserved, Usage};
 pub use crate::wire::ArrivalRun;
@@ -256,13 +257,14 @@ pub trait Archive: Send + Sync {
     ) -> Result<Committed>;
     /// Hands over what arrived after a position, in order, in segments.
     /// Segments between two marks of what is reached may need each other's objects.
-    fn pull(&self, after: u64, each: &mut dyn FnMut(Part<'_>) -> Result<()>) -> Result<()>;
-    /// Hands over chosen events that have arrived, by place and by id, with all objects that they need. What has not
-    /// arrived is passed over.
+    fn pull(&self, after: u64, bodies: Bodies, each: &mut dyn FnMut(Part<'_>) -> Result<()>) -> Result<()>;
+    /// Hands over chosen events that have arrived, by place and by id, with all objects that they need, but for bodies
+    /// that are left out. What has not arrived is passed over.
     fn fetch(
         &self,
         runs: &[ArrivalRun],
         ids: &[EventId],
+        bodies: Bodies,
         each: &mut dyn FnMut(Part<'_>) -> Result<()>,
     ) -> Result<()>;
     /// Hands over the bytes of an object in parts; false where the project does not hold it.

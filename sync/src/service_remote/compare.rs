@@ -13,7 +13,7 @@ use agent_trace_store::{Error, ErrorKind, EventId, Result, Seq, Store, WriterId}
 
 use super::replay::Learned;
 use super::{Memory, Service};
-use crate::collect::Source;
+use crate::collect::{Bodies, Source};
 use crate::light::{Ranges, each_id};
 use crate::limits::{RECONCILE_ROUNDS_MAX, RUNS_MAX, SYMBOLS_FIRST};
 use crate::reconcile::{Difference, Progress, Reconciliation};
@@ -95,7 +95,7 @@ impl Service {
         let beyond = ArrivalRun { writer: own, seq_first: tail + 1, count: u64::MAX - (tail + 1) };
         let runs: Vec<ArrivalRun> = runs.chain([beyond]).collect();
         // Nothing of this is there, unless a copy of this store wrote it. Tips come first, and are all that is read.
-        let mut stream = self.client.fetch(&runs, &[])?;
+        let mut stream = self.client.fetch(&runs, &[], Bodies::Along)?;
         while let Some(Part::Tips(tips)) = stream.read_part()? {
             for tip in tips.iter().filter(|tip| tip.writer == own) {
                 tip.verify()?;

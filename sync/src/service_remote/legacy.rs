@@ -47,7 +47,11 @@ impl Service {
         progress: &dyn Progress,
     ) -> Result<PushReport> {
         let selection = choose(store, &memory.state, options)?;
-        let mut report = PushReport { held_back: selection.held_back.clone(), ..PushReport::default() };
+        let mut report = PushReport {
+            held_back: selection.held_back.clone(),
+            elsewhere: selection.elsewhere,
+            ..PushReport::default()
+        };
         if options.dry_run {
             report.sent = selection.sent.clone();
             return Ok(report);

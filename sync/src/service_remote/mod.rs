@@ -10,6 +10,7 @@
 //! By protocol 1 records go one by one, see `legacy`; such a service is asked each time whether it speaks protocol 2 now,
 //! see `upgrade`.
 
+mod bodies;
 mod compare;
 mod known;
 mod legacy;
@@ -26,7 +27,7 @@ use agent_trace_store::env::{Env, Lock, LockMode};
 use agent_trace_store::lock::lock;
 use agent_trace_store::progress::Progress;
 use agent_trace_store::seqs::EventSet;
-use agent_trace_store::{Result, Store};
+use agent_trace_store::{Error, Result, Store};
 
 use crate::address::ServiceUrl;
 use crate::client::{Client, Scope};
@@ -34,8 +35,9 @@ use crate::head::RemoteId;
 use crate::limits::EXCHANGE_WAIT_MICROS_MAX;
 use crate::push::{PushOptions, PushReport};
 use crate::state::{State, cache_dir};
-use crate::take::{PullOptions, PullReport};
+use crate::take::{PullOptions, PullReport, Transcripts};
 use crate::token::Token;
+use crate::wire::{Caps, NO_TRANSCRIPTS};
 
 use known::{Known, Protocol};
 
@@ -49,13 +51,8 @@ pub struct Service {
 impl Service {
     /// Prepares; nothing is sent yet.
     pub fn open(env: &Env, url: &ServiceUrl, token: Option<Token>) -> Result<Service> {
-        let name = url.to_string();
-        let mut hasher = blake3::Hasher::new_derive_key("agent-trace 2026 project of a service");
-        for part in [url.base_url().as_str(), url.org().as_str(), url.project().as_str()] {
-            hasher.update(part.as_bytes()).update(&[0]);
-        }
-        let id = *hasher.finalize().as_bytes().first_chunk().expect("a hash is longer");
-        Ok(Service { client: Arc::new(Client::open(env, url, token)?), id, name })
+        let client = Arc::new(Client::open(env, url, token)?);
+        Ok(Service { client, id: remote_id(url), name: url.to_string() })
     }
 
     /// The calls of the service.
@@ -89,11 +86,41 @@ impl Service {
         store.catch_up()?;
         let mut memory = self.remembered(store)?;
         let report = match self.protocol(store, &mut memory)? {
-            Protocol::Two => self.pull_segments(store, &mut memory, options, progress),
+            Protocol::Two => self.pull_by_two(store, &mut memory, options, progress),
+            Protocol::One if options.transcripts == Transcripts::None => {
+                let message =
+                    format!("`{}` speaks protocol 1, which cannot leave transcripts out", self.name);
+                return Err(Error::invalid(message));
+            }
             Protocol::One => self.pull_records(store, &mut memory, options, progress),
         };
         let report = self.ask_again_later(store, &memory, report)?;
         Ok(PullReport { requests: self.client.requests(), ..report })
+    }
+
+    /// Pulls by protocol 2. Where a service cannot leave bodies out, they come.
+    fn pull_by_two(
+        &self,
+        store: &Store,
+        memory: &mut Memory,
+        options: &PullOptions,
+        progress: &dyn Progress,
+    ) -> Result<PullReport> {
+        let mut options = options.clone();
+        let mut cannot_leave_out = false;
+        if options.transcripts == Transcripts::None {
+            let leaves_out = |caps: Caps| caps.features.iter().any(|feature| feature == NO_TRANSCRIPTS);
+            if !self.client.caps()?.is_some_and(leaves_out) {
+                (options.transcripts, cannot_leave_out) = (Transcripts::New, true);
+            }
+        }
+        let report = self.pull_segments(store, memory, &options, progress)?;
+        Ok(PullReport { cannot_leave_out, ..report })
+    }
+
+    /// Which remote it is.
+    pub fn id(&self) -> RemoteId {
+        self.id
     }
 
     /// Which protocol the service speaks. One that spoke protocol 2 is taken at its word until it no longer answers to
@@ -149,6 +176,15 @@ impl Service {
         memory.saved = Some(now);
         Ok(())
     }
+}
+
+/// Which remote a project of a service is: a service has no id of its own, so it goes by its URL.
+pub(crate) fn remote_id(url: &ServiceUrl) -> RemoteId {
+    let mut hasher = blake3::Hasher::new_derive_key("agent-trace 2026 project of a service");
+    for part in [url.base_url().as_str(), url.org().as_str(), url.project().as_str()] {
+        hasher.update(part.as_bytes()).update(&[0]);
+    }
+    *hasher.finalize().as_bytes().first_chunk().expect("a hash is longer")
 }
 
 /// What is remembered of a service.

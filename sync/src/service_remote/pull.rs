@@ -17,6 +17,7 @@ use agent_trace_store::{Error, ErrorKind, Kind, ObjectId, Result, SegmentId, Sto
 
 use super::compare::note_found;
 use super::{Memory, Service};
+use crate::collect::Bodies;
 use crate::limits::{ADOPT_BYTES_MIN, QUESTION_IDS_MAX, RUNS_MAX, SEGMENTS_AHEAD, STREAMS_MAX};
 use crate::take::{PullOptions, PullReport, Taking};
 use crate::wire::{ArrivalRun, Cursor, ErrorBody, Part, PartReader};
@@ -39,7 +40,7 @@ impl Service {
             report.forks.push("the project's history is another than before".to_owned());
         }
         let tips = memory.state.tips.clone();
-        let mut taking = Taking::start(store, &self.id, options.since, tips, &learned.tips, report)?;
+        let mut taking = Taking::start(store, &self.id, options, tips, &learned.tips, report)?;
         let wanted = self.wanted(memory, &taking);
         let count = wanted.len() + memory.known.missing.len() as u64;
         if options.dry_run {
@@ -91,8 +92,9 @@ impl Service {
             let before = taking.report.segments;
             taking.asked = memory.known.missing.iter().copied().collect();
             let mut parts = memory.known.missing.chunks(QUESTION_IDS_MAX);
-            let streamed =
-                parts.try_for_each(|ids| take_stream(self.client.fetch(&[], ids)?, taking, true, progress));
+            let streamed = parts.try_for_each(|ids| {
+                take_stream(self.client.fetch(&[], ids, taking.bodies)?, taking, true, progress)
+            });
             match streamed {
                 Err(error) if error.kind() == ErrorKind::Unavailable && turn < STREAMS_MAX => {
                     if taking.report.segments == before {
@@ -157,10 +159,12 @@ impl Service {
     ) -> Result<bool> {
         let cursor = memory.known.cursor.unwrap_or(Cursor { epoch: [0; 16], position: 0 });
         let pulled = Cursor { position: memory.known.pulled, ..cursor };
-        let is_whole = memory.known.missing.is_empty();
+        // A stream takes for granted that what arrived before is here, with all its objects.
+        let is_whole = memory.known.missing.is_empty()
+            && (taking.bodies == Bodies::LeftOut || taking.store.elsewhere()?.is_empty());
         if is_whole && wanted.len() == cursor.position - pulled.position {
             // All that came after a position, as it came.
-            take_stream(self.client.pull(&pulled)?, taking, false, progress)?;
+            take_stream(self.client.pull(&pulled, taking.bodies)?, taking, false, progress)?;
             return Ok(true);
         }
         let runs: Vec<ArrivalRun> = wanted
@@ -169,13 +173,13 @@ impl Service {
             .map(|(writer, (first, last))| ArrivalRun { writer, seq_first: first, count: last - first + 1 })
             .collect();
         let runs_asked = &runs[..runs.len().min(RUNS_MAX)];
-        take_stream(self.client.fetch(runs_asked, &[])?, taking, false, progress)?;
+        take_stream(self.client.fetch(runs_asked, &[], taking.bodies)?, taking, false, progress)?;
         Ok(runs.len() <= RUNS_MAX)
     }
 }
 
 /// Segments that wait for objects that another brings.
-type Incomplete = Vec<(PathBuf, Arc<Sealed>, ObjectId)>;
+type Incomplete = Vec<(PathBuf, Arc<Sealed>, Vec<ObjectId>)>;
 
 /// A part of a stream that has come in.
 enum Came {
@@ -188,7 +192,7 @@ enum Came {
 }
 
 /// Takes a stream in. Where its tips were not replayed before, they may tell of forks.
-fn take_stream<R: Read + Send>(
+pub(super) fn take_stream<R: Read + Send>(
     mut stream: PartReader<R>,
     taking: &mut Taking<'_>,
     are_tips_new: bool,

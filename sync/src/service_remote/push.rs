@@ -43,6 +43,7 @@ impl Service {
         let selection = choose(store, &memory.state, options)?;
         report.sent = selection.sent.clone();
         report.held_back = selection.held_back.clone();
+        report.elsewhere = selection.elsewhere;
         if options.dry_run {
             return Ok(report);
         }

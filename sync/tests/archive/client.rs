@@ -18,7 +18,7 @@ use agent_trace_store::writer::Tip;
 use agent_trace_store::{Kind, ObjectId, SegmentId, Seq, Store, Timestamp, WriterId};
 use agent_trace_sync::accept::{ForkedIds, adopt, append, goes_whole, new_events, runs_of, tips_for};
 use agent_trace_sync::receive::{Checked, Neighbours, Verdict, check};
-use agent_trace_sync::service::archive::{Archive, Committed, Item, Part};
+use agent_trace_sync::service::archive::{Archive, Bodies, Committed, Item, Part};
 use agent_trace_sync::service::embedded::ProjectArchive;
 use agent_trace_sync::service::grant::TokenId;
 use sha2::{Digest, Sha256};
@@ -201,7 +201,7 @@ impl Client {
 
     /// Pulls what came after a position; returns the position that is reached then.
     pub(crate) fn pull(&mut self, archive: &ProjectArchive, after: u64) -> u64 {
-        self.receive(&mut |each| archive.pull(after, each)).expect("a pull ends with a mark")
+        self.receive(&mut |each| archive.pull(after, Bodies::Along, each)).expect("a pull ends with a mark")
     }
 
     /// Takes a stream in; between two marks segments may need each other.

@@ -6,7 +6,7 @@ use agent_trace_store::env::sim::SimDisk;
 use agent_trace_store::record::TranscriptRecord;
 use agent_trace_store::{Kind, ObjectId, Timestamp};
 use agent_trace_sync::limits::{STAGED_SWEEP_MICROS, UPLOADS_KEPT_MICROS};
-use agent_trace_sync::service::archive::{Accounts, Archive, Item, PageRow, Resource, Staging};
+use agent_trace_sync::service::archive::{Accounts, Archive, Bodies, Item, PageRow, Resource, Staging};
 use agent_trace_sync::service::embedded::{Embedded, ProjectArchive};
 use agent_trace_sync::service::grant::TokenId;
 
@@ -261,7 +261,7 @@ fn an_empty_project_answers() {
     assert_eq!(archive.put(&token(), Resource::Traces, &[]).unwrap().stored, 0);
     let mut parts = 0;
     archive
-        .pull(0, &mut |_| {
+        .pull(0, Bodies::Along, &mut |_| {
             parts += 1;
             Ok(())
         })
@@ -288,7 +288,7 @@ fn many_at_once_lose_nothing_and_repeat_nothing() {
                     assert!(client.push(archive, name).refused.is_empty());
                     let rows = all_pages(archive, Resource::Traces, 50);
                     assert!(rows.windows(2).all(|pair| pair[0].arrived < pair[1].arrived));
-                    archive.pull(0, &mut |_| Ok(())).unwrap();
+                    archive.pull(0, Bodies::Along, &mut |_| Ok(())).unwrap();
                 }
             });
         }

@@ -2,7 +2,7 @@
 
 use agent_trace_store::env::sim::SimDisk;
 use agent_trace_store::{Kind, ObjectId};
-use agent_trace_sync::service::archive::{Archive, Item, Part, Resource, Staging};
+use agent_trace_sync::service::archive::{Archive, Bodies, Item, Part, Resource, Staging};
 
 use crate::client::{Client, batch, ledger, lines, noise, sha256, token, trace, traces};
 use crate::{check_positions, open};
@@ -29,7 +29,7 @@ fn a_pull_from_any_position_brings_the_rest() {
     assert_eq!(newest, 4 * (30 + 1 + 10 + 1));
     let mut marks = Vec::new();
     archive
-        .pull(0, &mut |part| {
+        .pull(0, Bodies::Along, &mut |part| {
             if let Part::Reached(position) = part {
                 marks.push(position);
             }
@@ -64,7 +64,7 @@ fn cut_pull(
             runs.push(run);
         }
     }
-    assert_eq!(client.receive(&mut |each| archive.fetch(&runs, &[], each)), None);
+    assert_eq!(client.receive(&mut |each| archive.fetch(&runs, &[], Bodies::Along, each)), None);
 }
 
 #[test]
@@ -79,7 +79,7 @@ fn a_grown_transcript_costs_its_tail() {
     writer.push(&archive, 2);
     let mut bytes = 0;
     archive
-        .pull(after, &mut |part| {
+        .pull(after, Bodies::Along, &mut |part| {
             if let Part::Segment(_, length, _) = part {
                 bytes += length;
             }
@@ -142,15 +142,15 @@ fn events_are_fetched_by_place_and_by_id() {
     assert_eq!(early, 51, "as it was at an earlier position");
     let ids: Vec<_> = all.iter().step_by(10).map(|(id, _, _)| *id).collect();
     let mut client = Client::new(&disk, "/client");
-    client.receive(&mut |each| archive.fetch(&[], &ids, each));
+    client.receive(&mut |each| archive.fetch(&[], &ids, Bodies::Along, each));
     assert_eq!(client.records().len(), ids.len());
     let mut runs = archive.arrivals(0).unwrap().runs;
     runs[0].seq_first = 1;
     runs[0].count = 1;
-    client.receive(&mut |each| archive.fetch(&runs[..1], &[], each));
+    client.receive(&mut |each| archive.fetch(&runs[..1], &[], Bodies::Along, each));
     assert_eq!(client.transcripts(), writer.transcripts());
     runs[0].seq_first = 1000;
-    client.receive(&mut |each| archive.fetch(&runs[..1], &[], each));
+    client.receive(&mut |each| archive.fetch(&runs[..1], &[], Bodies::Along, each));
     let held = archive.holds(&[ObjectId::of(&trace(3)), ObjectId::of(b"nothing")]).unwrap();
     assert_eq!(held, [true, false]);
 }
@@ -167,7 +167,7 @@ fn a_large_new_segment_is_kept_and_sent_as_it_is() {
     archive.put(&token(), Resource::Traces, &batch(traces(0..10))).unwrap();
     let mut sent = Vec::new();
     archive
-        .pull(0, &mut |part| {
+        .pull(0, Bodies::Along, &mut |part| {
             if let Part::Segment(id, _, _) = part {
                 sent.push(*id);
             }

@@ -3,6 +3,7 @@
 
 mod compare;
 mod exchange;
+mod lazy;
 mod legacy;
 mod project;
 mod real;

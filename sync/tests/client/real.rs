@@ -18,7 +18,7 @@ use crate::compare::{reopened, without_index};
 use crate::{add, add_transcript, full, ledger, noise, records, trace, world};
 
 /// Runs as long as the test's process.
-fn start(dir: &tempfile::TempDir) -> (String, String) {
+pub fn start(dir: &tempfile::TempDir) -> (String, String) {
     let env = os_env();
     let (accounts, staging) = Embedded::open(&env, &dir.path().join("data")).unwrap();
     let secret = AdminSecret::parse("the-admin-secret-of-the-tests").unwrap();

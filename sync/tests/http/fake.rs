@@ -14,7 +14,7 @@ use agent_trace_store::seqs::EventSet;
 use agent_trace_store::writer::Tip;
 use agent_trace_store::{Error, ErrorKind, EventId, ObjectId, Result, SegmentId, Seq, Timestamp, WriterId};
 use agent_trace_sync::service::archive::{
-    Archive, ArrivalRun, Arrivals, Committed, Item, PageRow, Part, Reach, Resource, Staging, Stored,
+    Archive, ArrivalRun, Arrivals, Bodies, Committed, Item, PageRow, Part, Reach, Resource, Staging, Stored,
 };
 use agent_trace_sync::service::embedded::OpenArchive;
 use agent_trace_sync::service::grant::TokenId;
@@ -267,7 +267,7 @@ impl Archive for FakeArchive {
         Ok(done)
     }
 
-    fn pull(&self, after: u64, each: &mut dyn FnMut(Part<'_>) -> Result<()>) -> Result<()> {
+    fn pull(&self, after: u64, _: Bodies, each: &mut dyn FnMut(Part<'_>) -> Result<()>) -> Result<()> {
         loop {
             let segments = self.kept.lock().unwrap().segments.clone();
             for (at, (id, bytes)) in segments.iter().enumerate().skip(usize::try_from(after).unwrap()) {
@@ -285,6 +285,7 @@ impl Archive for FakeArchive {
         &self,
         runs: &[ArrivalRun],
         ids: &[EventId],
+        _: Bodies,
         each: &mut dyn FnMut(Part<'_>) -> Result<()>,
     ) -> Result<()> {
         let segments = self.kept.lock().unwrap().segments.clone();

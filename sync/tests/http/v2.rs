@@ -131,6 +131,11 @@ fn arrivals_and_pulls_follow_a_cursor() {
         }
     }
     code(&client.get("pull"), 400, "invalid");
+    for query in ["transcripts=", "transcripts=maybe"] {
+        code(&client.get(&format!("pull?{}&{query}", after(1))), 400, "invalid");
+        let request = FetchRequest { runs: vec![], ids: vec![] }.encode();
+        code(&client.post(&format!("fetch?{query}"), request), 400, "invalid");
+    }
 
     let stream = client.get(&format!("pull?{}", after(1)));
     assert_eq!(read_stream(&stream.body), [segments[1].clone(), segments[2].clone()]);

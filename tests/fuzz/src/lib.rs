@@ -55,6 +55,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "timestamp", run: timestamp, seed: seed_timestamp },
     Target { name: "names", run: names, seed: seed_name },
     Target { name: "head", run: remotes::head, seed: remotes::seed_head },
+    Target { name: "elsewhere", run: remotes::elsewhere_note, seed: remotes::seed_elsewhere_note },
     Target { name: "manifest", run: remotes::manifest, seed: remotes::seed_manifest },
     Target { name: "remote_format", run: remotes::remote_format, seed: remotes::seed_format },
     Target { name: "address", run: remotes::address, seed: remotes::seed_address },
@@ -306,7 +307,7 @@ fn read_segment(file: &dyn File) {
     let mut unpacker = Unpacker::new();
     let fetch = |_: &ObjectId| Err(Error::new(ErrorKind::NotFound, "not looked for here"));
     let scanned = scan(file, &key, start, &mut |batch| {
-        if let Ok(digest) = digest(&batch, &mut unpacker, &fetch) {
+        if let Ok(digest) = digest(&batch, &mut unpacker, &fetch, true) {
             let rows = contents.absorb(digest)?;
             assert!(rows.len() as u64 <= u64::from(contents.events));
         }
@@ -389,7 +390,7 @@ fn true_contents(bytes: &[u8], key: &FrameKey, tail: LogTail) -> Contents {
     let start = ScanStart { offset: HEADER_BYTES as u64, batch: 0, tail, events: 0 };
     let fetch = |_: &ObjectId| Err(Error::new(ErrorKind::NotFound, "not looked for here"));
     let _ = scan(&MemoryFile(bytes.to_vec()), key, start, &mut |batch| {
-        if let Ok(digest) = digest(&batch, &mut Unpacker::new(), &fetch) {
+        if let Ok(digest) = digest(&batch, &mut Unpacker::new(), &fetch, true) {
             contents.absorb(digest)?;
         }
         Ok(())

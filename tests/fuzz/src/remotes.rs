@@ -2,10 +2,12 @@
 
 use std::path::PathBuf;
 
+use agent_trace_store::elsewhere;
+use agent_trace_store::limits::ELSEWHERE_IDS_MAX;
 use agent_trace_store::segment::SegmentHeader;
 use agent_trace_store::seqs::EventSet;
 use agent_trace_store::writer::{Tip, WriterKey};
-use agent_trace_store::{EventId, Kind, SegmentId, Seq, Timestamp, WriterId};
+use agent_trace_store::{EventId, Kind, ObjectId, SegmentId, Seq, Timestamp, WriterId};
 use agent_trace_sync::address::{Plaintext, RemoteUrl};
 use agent_trace_sync::head::Head;
 use agent_trace_sync::limits::{MANIFEST_DEPTH_MAX, MANIFEST_SEGMENTS_MAX};
@@ -54,6 +56,23 @@ pub fn manifest(bytes: &[u8]) {
         assert_eq!(manifest.depth == 0, manifest.previous == NO_MANIFEST);
         assert!(manifest.added.len().max(manifest.replaces.len()) <= MANIFEST_SEGMENTS_MAX);
     }
+}
+
+/// A note of objects that are elsewhere.
+pub fn elsewhere_note(bytes: &[u8]) {
+    if let Ok((remote, ids)) = elsewhere::decode(bytes) {
+        assert_eq!(elsewhere::encode(&remote, &ids), bytes, "what is accepted has one encoding");
+        assert!(!ids.is_empty() && ids.len() <= ELSEWHERE_IDS_MAX);
+    }
+}
+
+/// A note of some objects.
+pub(super) fn seed_elsewhere_note(seed: u64) -> Vec<u8> {
+    let mut ids: Vec<ObjectId> = (0..=seed % 5)
+        .map(|number| ObjectId::of(&[seed.to_le_bytes(), number.to_le_bytes()].concat()))
+        .collect();
+    ids.sort_unstable();
+    elsewhere::encode(&[u8::try_from(seed % 251).expect("it is small"); 16], &ids)
 }
 
 /// The `format` file of a remote.
@@ -116,7 +135,7 @@ pub fn footer_copy(bytes: &[u8]) {
     }
     let id = SegmentId::from_bytes([1; 32]);
     if let Ok(sealed) = decode_table(Box::new(MemoryFile(bytes.to_vec())), &id) {
-        let _ = (sealed.load_filter(), sealed.find(&agent_trace_store::ObjectId::of(b"a")));
+        let _ = (sealed.load_filter(), sealed.find(&ObjectId::of(b"a")));
     }
     let file = MemoryFile(build_segment(bytes));
     let Ok(table) = encode_table(&file, file.0.len() as u64) else { return };
@@ -125,7 +144,7 @@ pub fn footer_copy(bytes: &[u8]) {
         decode_table(Box::new(MemoryFile(table)), &id).expect("a footer that was read can be copied");
     assert_eq!(sealed.header, SegmentHeader::read(&file).expect("the script has a header"));
     assert_eq!(sealed.bytes, file.0.len() as u64);
-    let _ = (sealed.load_filter(), sealed.find(&agent_trace_store::ObjectId::of(b"a")));
+    let _ = (sealed.load_filter(), sealed.find(&ObjectId::of(b"a")));
 }
 
 fn sample_tips(random: &mut Random) -> Vec<Tip> {

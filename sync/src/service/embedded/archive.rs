@@ -27,7 +27,7 @@ use crate::accept::set_of;
 use crate::limits::{QUESTION_IDS_MAX, RUNS_MAX};
 use crate::receive::Neighbours;
 use crate::service::archive::{
-    Archive, ArrivalRun, Arrivals, Committed, Item, PageRow, Part, Reach, Resource, Staging, Stored,
+    Archive, ArrivalRun, Arrivals, Bodies, Committed, Item, PageRow, Part, Reach, Resource, Staging, Stored,
 };
 use crate::service::grant::TokenId;
 
@@ -366,19 +366,20 @@ impl Archive for ProjectArchive {
         self.commit_batch(&folder_of(token), batch, segments, tips)
     }
 
-    fn pull(&self, after: u64, each: &mut dyn FnMut(Part<'_>) -> Result<()>) -> Result<()> {
+    fn pull(&self, after: u64, bodies: Bodies, each: &mut dyn FnMut(Part<'_>) -> Result<()>) -> Result<()> {
         let seen = self.seen();
         check_position(&seen, after)?;
-        self.send_after(&seen, after, each)
+        self.send_after(&seen, after, bodies, each)
     }
 
     fn fetch(
         &self,
         runs: &[ArrivalRun],
         ids: &[EventId],
+        bodies: Bodies,
         each: &mut dyn FnMut(Part<'_>) -> Result<()>,
     ) -> Result<()> {
-        self.send_chosen(&self.seen(), runs, ids, each)
+        self.send_chosen(&self.seen(), runs, ids, bodies, each)
     }
 
     fn object(&self, id: &ObjectId, each: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<bool> {

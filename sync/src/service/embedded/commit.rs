@@ -223,8 +223,8 @@ impl ProjectArchive {
                 Ok(Verdict::Good(checked)) => checked,
                 Ok(Verdict::Incomplete(missing)) => {
                     let id = sealed.id.short();
-                    plan.refused
-                        .push(format!("segment `{id}` needs object `{}`, which is nowhere", missing.short()));
+                    let missing = missing[0].short();
+                    plan.refused.push(format!("segment `{id}` needs object `{missing}`, which is nowhere"));
                     continue;
                 }
                 Err(error) if is_refusal(&error) => {

@@ -21,7 +21,7 @@ use super::places::{Places, each_event_of};
 use crate::collect::{chosen_events, collect_into};
 use crate::limits::{PART_TIPS_MAX, PULL_EVENTS_TARGET, QUESTION_IDS_MAX, RUNS_MAX};
 use crate::remote::events_of;
-use crate::service::archive::{ArrivalRun, Part};
+use crate::service::archive::{ArrivalRun, Bodies, Part};
 
 /// Rows that are read of the arrivals at once.
 const ROWS_MAX: usize = 4_096;
@@ -31,7 +31,7 @@ type Each<'e> = &'e mut dyn FnMut(Part<'_>) -> Result<()>;
 
 impl ProjectArchive {
     /// Sends what arrived after a position, up to what is seen.
-    pub(super) fn send_after(&self, seen: &Seen, after: u64, each: Each<'_>) -> Result<()> {
+    pub(super) fn send_after(&self, seen: &Seen, after: u64, bodies: Bodies, each: Each<'_>) -> Result<()> {
         let position = seen.position;
         if after < position {
             let start = self.read(|transaction| arrivals::unit_start(transaction, after))?;
@@ -39,7 +39,7 @@ impl ProjectArchive {
             let places = Places::of(seen);
             let wanted = seen.held.minus(&before);
             self.send_tips(&wanted, each)?;
-            let mut sending = Outgoing::new(self, seen, &places, wanted);
+            let mut sending = Outgoing::new(self, seen, &places, wanted, bodies);
             self.read(|transaction| {
                 arrivals::each_run(transaction, start, |arrived| {
                     if arrived.apart.is_some() {
@@ -86,6 +86,7 @@ impl ProjectArchive {
         seen: &Seen,
         runs: &[ArrivalRun],
         ids: &[EventId],
+        bodies: Bodies,
         each: Each<'_>,
     ) -> Result<()> {
         if runs.len() > RUNS_MAX || ids.len() > QUESTION_IDS_MAX {
@@ -110,7 +111,7 @@ impl ProjectArchive {
         let mut named = find_ids(seen, &places, ids, &mut chosen)?;
         named = named.union(&wanted);
         self.send_tips(&named, each)?;
-        let mut sending = Outgoing::new(self, seen, &places, named);
+        let mut sending = Outgoing::new(self, seen, &places, named, bodies);
         sending.everything = true;
         for (source, mut numbers) in chosen.into_iter().enumerate() {
             numbers.sort_unstable();
@@ -165,8 +166,10 @@ struct Outgoing<'a> {
     apart: Option<Mark>,
     /// Whether something went since the last mark of what is reached.
     unmarked: bool,
-    /// Whether the client may lack any object.
+    /// Whether the client may lack any object of events that went before.
     everything: bool,
+    /// Whether bytes of transcripts go along.
+    bodies: Bodies,
 }
 
 impl<'a> Outgoing<'a> {
@@ -175,6 +178,7 @@ impl<'a> Outgoing<'a> {
         seen: &'a Seen,
         places: &'a Places,
         wanted: EventSet,
+        bodies: Bodies,
     ) -> Outgoing<'a> {
         Outgoing {
             archive,
@@ -187,6 +191,7 @@ impl<'a> Outgoing<'a> {
             apart: None,
             unmarked: false,
             everything: false,
+            bodies,
         }
     }
 
@@ -229,8 +234,12 @@ impl<'a> Outgoing<'a> {
         Ok(())
     }
 
-    /// Whether all of a segment is to be sent, so that it may go as it is.
+    /// Whether all of a segment is to be sent, so that it may go as it is. Without bodies none does: one that names no
+    /// transcript may hold parts of those that others name.
     fn goes_whole(&self, source: usize) -> bool {
+        if self.bodies == Bodies::LeftOut {
+            return false;
+        }
         let Some(sealed) = self.places.sealed(source) else { return false };
         !self.parted[source] && events_of(sealed).minus(&self.wanted).is_empty()
     }
@@ -266,8 +275,14 @@ impl<'a> Outgoing<'a> {
             let source = &self.places.sources[source];
             let nonce = *source.handle.nonce();
             let start = batch_start(source, numbers[0]);
+            let events = chosen_events(source, &numbers)?;
+            let left_out = self.bodies.left_out(events.iter().map(|(event, _, _)| event));
             let known = |id: &ObjectId| {
-                if self.everything {
+                if left_out.contains(id) {
+                    return Ok(true);
+                }
+                // Whoever left bodies out before may lack parts of others.
+                if self.everything || self.bodies == Bodies::LeftOut {
                     return Ok(false);
                 }
                 let Some(place) = store.locate(id)? else { return Ok(false) };
@@ -278,7 +293,6 @@ impl<'a> Outgoing<'a> {
                 Some(building) => building,
                 None => Builder::into(env, Scratch::create(env, &self.archive.aside())?, self.tail()),
             };
-            let events = chosen_events(source, &numbers)?;
             let events =
                 collect_into(store, &[], source, events, &known, &mut |frame| building.objects(&frame))?;
             building.received(&events)?;

@@ -23,7 +23,7 @@ use super::throttle::Turn;
 use super::{blocking, panicked};
 use crate::limits::UPLOAD_CHUNK_BYTES_MAX;
 use crate::reconcile::Sketch;
-use crate::service::archive::{Part, Reach};
+use crate::service::archive::{Bodies, Part, Reach};
 use crate::wire::{
     ArrivalsBody, Caps, CommitRequest, Cursor, ErrorBody, FetchRequest, HoldsBody, HoldsRequest, PartWriter,
     ReconcileRequest, Symbol, SymbolsBody, encode_json,
@@ -180,25 +180,28 @@ pub(super) async fn commit(call: &mut Call) -> Answer {
 pub(super) async fn pull(call: &mut Call) -> Answer {
     let archive = call.archive_v2().await?;
     let cursor = cursor(call)?.ok_or_else(|| invalid("epoch and after are required"))?;
+    let bodies = bodies(call)?;
     let from = archive.clone();
     let reach = blocking(move || from.reach()).await?;
     if !fits(&cursor, &reach) {
         return Err(other_epoch());
     }
     let turn = call.state.turns.stream().await?;
-    Ok(streamed(call, turn, cursor.epoch, move |each| archive.pull(cursor.position, each)))
+    Ok(streamed(call, turn, cursor.epoch, move |each| archive.pull(cursor.position, bodies, each)))
 }
 
 /// `POST …/fetch`
 pub(super) async fn fetch(call: &mut Call) -> Answer {
     let archive = call.archive_v2().await?;
+    let bodies = bodies(call)?;
     let (body, work) = taken(call, "the request", FetchRequest::BYTES_MAX as u64).await?;
     let request = FetchRequest::decode(body.bytes()).map_err(|error| Refusal::body(&error))?;
     drop((body, work));
     let from = archive.clone();
     let reach = blocking(move || from.reach()).await?;
     let turn = call.state.turns.stream().await?;
-    Ok(streamed(call, turn, reach.epoch, move |each| archive.fetch(&request.runs, &request.ids, each)))
+    let produce = move |each: &mut Each<'_>| archive.fetch(&request.runs, &request.ids, bodies, each);
+    Ok(streamed(call, turn, reach.epoch, produce))
 }
 
 /// `GET …/objects/<id>`
@@ -337,6 +340,15 @@ fn number(call: &Call, name: &str) -> Result<Option<u64>, Refusal> {
             Some(number) => Ok(Some(number)),
             None => Err(invalid(&format!("{name} must be a whole number"))),
         },
+    }
+}
+
+/// Whether the bytes of transcripts go along.
+fn bodies(call: &Call) -> Result<Bodies, Refusal> {
+    match call.query("transcripts") {
+        None | Some("yes") => Ok(Bodies::Along),
+        Some("no") => Ok(Bodies::LeftOut),
+        Some(_) => Err(invalid("transcripts must be yes or no")),
     }
 }
 
