@@ -49,13 +49,19 @@ pub struct Service {
 impl Service {
     /// Prepares; nothing is sent yet.
     pub fn open(env: &Env, url: &ServiceUrl, token: Option<Token>) -> Result<Service> {
+        Ok(Service::over(Client::open(env, url, token)?))
+    }
+
+    /// The same over calls that somebody else has prepared.
+    pub fn over(client: Client) -> Service {
+        let url = client.url();
         let name = url.to_string();
         let mut hasher = blake3::Hasher::new_derive_key("agent-trace 2026 project of a service");
         for part in [url.base_url().as_str(), url.org().as_str(), url.project().as_str()] {
             hasher.update(part.as_bytes()).update(&[0]);
         }
         let id = *hasher.finalize().as_bytes().first_chunk().expect("a hash is longer");
-        Ok(Service { client: Arc::new(Client::open(env, url, token)?), id, name })
+        Service { client: Arc::new(client), id, name }
     }
 
     /// The calls of the service.

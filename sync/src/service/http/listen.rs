@@ -30,20 +30,17 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Runtime;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::Semaphore;
 use tokio::time::{Instant, Sleep};
 use tokio_rustls::TlsAcceptor;
 
 use super::answer::chain;
-use super::body::Spools;
 use super::limits::{
     ANSWER_WAIT_SECONDS_MAX, BLOCKING_THREADS_MAX, CONNECTION_BUFFER_BYTES, CONNECTION_STREAMS_MAX,
     CONNECTIONS_MAX, DRAIN_SECONDS_MAX, HANDSHAKE_WAIT_SECONDS_MAX, HEADER_BYTES_MAX,
     HEADER_WAIT_SECONDS_MAX, HEADERS_MAX, STREAM_WINDOW_BYTES,
 };
-use super::metrics::Metrics;
-use super::routes::{counted, router};
-use super::throttle::{Rates, Turns};
+use super::routes::router;
 use super::{Backend, Config, State, TlsFiles};
 
 /// Certificates and keys are at most this long.
@@ -76,7 +73,7 @@ impl Server {
     /// Opens the sockets. Connections wait until [`Server::run`].
     pub fn bind(config: &Config, backend: Backend) -> Result<Server> {
         let tls = config.tls.as_ref().map(|files| acceptor(&backend.env, files)).transpose()?;
-        let spools = Arc::new(Spools::open(&backend.env, &config.spool)?);
+        let state = Arc::new(State::open(backend, &config.spool, config.requests_per_second)?);
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .enable_all()
             .max_blocking_threads(BLOCKING_THREADS_MAX)
@@ -85,16 +82,6 @@ impl Server {
             .map_err(|error| Error::io("cannot start threads for the service", error))?;
         let (listener, address) = runtime.block_on(listen(config.listen))?;
         let metrics = config.metrics.map(|at| runtime.block_on(listen(at))).transpose()?;
-        let state = Arc::new(State {
-            env: backend.env,
-            accounts: backend.accounts,
-            staging: backend.staging,
-            rates: Rates::new(config.requests_per_second),
-            turns: Turns::new(),
-            spools,
-            metrics: Metrics::new(counted()),
-            draining: watch::Sender::new(false),
-        });
         Ok(Server { runtime, state, listener, address, metrics, tls })
     }
 

@@ -15,6 +15,8 @@ mod call;
 mod flow;
 pub mod limits;
 mod listen;
+#[cfg(feature = "sim")]
+pub mod local;
 mod metrics;
 mod pages;
 mod protocol;
@@ -26,7 +28,7 @@ mod text;
 mod throttle;
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use agent_trace_store::env::Env;
@@ -40,6 +42,7 @@ pub use routes::{Access, ROUTES, Route};
 use answer::Refusal;
 use body::Spools;
 use metrics::Metrics;
+use routes::counted;
 use throttle::{Rates, Turns};
 
 use crate::service::archive::{Accounts, Staging};
@@ -102,6 +105,20 @@ struct State {
 }
 
 impl State {
+    /// Makes it, with the folder for bodies that have no room in memory.
+    fn open(backend: Backend, spool: &Path, requests_per_second: u32) -> Result<State> {
+        Ok(State {
+            spools: Arc::new(Spools::open(&backend.env, spool)?),
+            env: backend.env,
+            accounts: backend.accounts,
+            staging: backend.staging,
+            rates: Rates::new(requests_per_second),
+            turns: Turns::new(),
+            metrics: Metrics::new(counted()),
+            draining: watch::Sender::new(false),
+        })
+    }
+
     /// Counts a request of a token, or puts it off.
     fn admit(&self, token: &TokenId) -> Result<(), Refusal> {
         self.rates.take(token, self.env.clock.monotonic_micros()).map_err(|seconds| {
