@@ -22,7 +22,7 @@ use agent_trace_sync::remote::Remote;
 use agent_trace_tests::{ledger, summary, trace};
 
 use crate::check::Auditor;
-use crate::steps::address;
+use crate::exchange::address;
 use crate::world::{REMOTE, explain};
 use crate::{alone, number};
 

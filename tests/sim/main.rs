@@ -10,9 +10,15 @@
 
 mod check;
 mod end;
+mod exchange;
 mod exhaustive;
+mod forge;
+mod intake;
+mod net;
+mod network;
 mod planted;
 mod steps;
+mod trouble;
 mod world;
 
 use std::cell::RefCell;
@@ -22,7 +28,7 @@ use std::thread;
 
 use world::{Counts, Failure, Plan, run};
 
-const SEEDS: u64 = 2_000;
+pub(crate) const SEEDS: u64 = 2_000;
 const SEEDS_TWICE: u64 = 20;
 
 thread_local! {
@@ -44,6 +50,7 @@ pub(crate) fn quiet() {
                 usual(info);
             }
             let place = info.location().map(ToString::to_string).unwrap_or_default();
+            net::note_panic(&place);
             LAST_PANIC.set(place);
         }));
     });

@@ -1,0 +1,117 @@
+//! What must hold at the service after each step: read from the raw bytes on its disk, and asked for by somebody new.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use agent_trace_store::env::sim::SimDisk;
+use agent_trace_store::progress::Silent;
+use agent_trace_store::verify::verify;
+use agent_trace_store::{EventId, Store};
+use agent_trace_sync::pull::PullOptions;
+
+use super::Who;
+use crate::check::{Auditor, Holding, Seat};
+use crate::world::{World, explain};
+
+impl World {
+    /// What has arrived at the service, as it lies there.
+    pub(crate) fn service_holding(&mut self) -> Holding {
+        let line = self.net.clone().expect("there is a network");
+        let mut net = line.hold();
+        let listing = net.host.listing();
+        let dir = net.host.store_dir();
+        let mut holding = self.auditor.store(&net.host.disk, &dir);
+        let arrived: BTreeSet<Seat> = listing.seats.into_iter().collect();
+        holding.events.retain(|seat, _| arrived.contains(seat));
+        holding
+    }
+
+    /// Compares the service with what it has acknowledged and shown.
+    pub(crate) fn check_service(&mut self) {
+        let Some(line) = self.net.clone() else { return };
+        let mut net = line.hold();
+        // Whoever is down may stay so for a while.
+        if !net.host.is_running() && !net.is_calm && self.random.percent(50) {
+            return;
+        }
+        let dir = net.host.store_dir();
+        if net.host.disk.read_file(&dir.join("format")).is_some() {
+            // What is wrong there should be named before the service stumbles over it.
+            drop(self.auditor.store(&net.host.disk, &dir));
+        }
+        let listing = net.host.listing();
+        let raw = self.auditor.store(&net.host.disk, &dir);
+        let mut seen: Vec<(Seat, EventId)> = Vec::with_capacity(listing.seats.len());
+        for seat in &listing.seats {
+            let found = raw.events.get(seat);
+            let found = found.unwrap_or_else(|| panic!("I2: the service lost seq {}", seat.1));
+            seen.push((*seat, found.1));
+        }
+        let places: BTreeSet<&Seat> = listing.seats.iter().collect();
+        assert_eq!(places.len(), listing.seats.len(), "I3: an event has arrived twice at the service");
+        let is_new = !net.arrived.contains_key(&listing.epoch);
+        assert!(!is_new || net.arrived.len() < net.histories, "the service tells another history");
+        let known = net.arrived.insert(listing.epoch, seen.clone()).unwrap_or_default();
+        let fits = seen.len() >= known.len() && seen[..known.len()] == known;
+        assert!(fits, "I4: {} of {} positions of the service changed or went", known.len(), seen.len());
+        let acked = net.acked.get(&listing.epoch).copied().unwrap_or_default();
+        assert!(acked <= seen.len() as u64, "I2: the service lost what it acknowledged: {acked} of {}", seen.len());
+        let records = raw.records();
+        let strange = records.iter().filter(|record| !self.offered.contains_key(record)).count();
+        assert_eq!(strange, 0, "I7: the service holds {strange} records that nobody offered");
+        let lost = net.by_v1.difference(&records).count();
+        assert_eq!(lost, 0, "I2: the service lost {lost} records that it acknowledged by protocol 1");
+        let (panics, place) = net.host.take_panics();
+        assert_eq!(panics, 0, "the service panicked ({place})");
+        self.published = seen.into_iter().collect();
+    }
+
+    /// Somebody new pulls: all that has arrived is there, whole, and nothing else.
+    pub(crate) fn look(&mut self) {
+        self.say_more("sees somebody new pull");
+        let line = self.net.clone().expect("there is a network");
+        let there = self.service_holding().seats();
+        line.hold().counts.looked += 1;
+        let disk = SimDisk::new(self.random.draw());
+        let env = disk.env();
+        let dir = Path::new("/home/new");
+        let store = Store::init(&env, dir).expect("nothing fails here");
+        let pulled = line.service(&env, Who::Nobody).pull(&store, &PullOptions::default(), &Silent);
+        let pulled = pulled.unwrap_or_else(|error| panic!("somebody new cannot pull: {}", explain(&error)));
+        assert_eq!(pulled.refused, Vec::<String>::new(), "I1: somebody new refuses what the service holds");
+        let mine = Auditor::default().store(&disk, dir).seats();
+        assert!(mine == there, "somebody new pulls {} events of {}", mine.len(), there.len());
+        let report = verify(&store, &Silent).unwrap_or_else(|error| panic!("{}", explain(&error)));
+        assert_eq!(report.problems, Vec::new(), "what somebody new has pulled does not verify");
+    }
+
+    /// The store of the project verifies, and somebody new can pull all of it.
+    pub(crate) fn check_archive(&mut self) {
+        let Some(line) = self.net.clone() else { return };
+        let mut net = line.hold();
+        net.host.stop();
+        let env = net.host.disk.env();
+        let store = Store::open(&env, &net.host.store_dir());
+        let store = store.unwrap_or_else(|error| panic!("no archive: {}", explain(&error)));
+        let report = verify(&store, &Silent).unwrap_or_else(|error| panic!("{}", explain(&error)));
+        assert_eq!(report.problems, Vec::new(), "the archive does not verify");
+        drop((store, env));
+        net.host.ensure();
+        drop(net);
+        self.say("at the end ");
+        self.look();
+    }
+
+    /// The world's counts at its end.
+    pub(crate) fn counted(&self) -> crate::world::Counts {
+        let mut counts = self.counts;
+        counts.operations = self.disk.operations();
+        counts.trace = self.disk.trace_hash();
+        if let Some(net) = self.net() {
+            counts.net = net.counts;
+            counts.operations += net.host.disk.operations();
+            counts.trace ^= net.host.disk.trace_hash().rotate_left(7);
+        }
+        counts
+    }
+}
