@@ -29,6 +29,9 @@ impl World {
                 let pulled = remote.pull(&store, &PullOptions::default(), &Silent);
                 let pulled = pulled.unwrap_or_else(|error| panic!("pull at the end: {}", explain(&error)));
                 self.note_writer(client, 0);
+                let (sent, came): (u64, u64) = (pushed.sent.values().sum(), pulled.taken.values().sum());
+                let new = if pushed.new_writer { " as a new writer" } else { "" };
+                self.say_more(&format!("({client}: {sent} sent{new}, {came} taken) "));
                 assert!(!pulled.new_writer, "I6: client {client} finds events of its own at the end");
                 let taken: u64 = pulled.taken.values().sum();
                 moved += pushed.sent.values().sum::<u64>() + pushed.segments + taken;

@@ -200,7 +200,10 @@ impl World {
         let bytes = self.disk.read_file(&built.path).expect("it was built");
         self.disk.remove_file(&built.path);
         match attack {
-            Attack::OtherName => (bytes, SegmentId::from_bytes([9; 32]), tips),
+            Attack::OtherName => {
+                let name = self.random.bytes(32);
+                (bytes, SegmentId::from_bytes(*blake3::hash(&name).as_bytes()), tips)
+            }
             Attack::Garbage => {
                 let bytes = self.random.bytes(3_000);
                 let id = SegmentId::from_bytes(*blake3::hash(&bytes).as_bytes());

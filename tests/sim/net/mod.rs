@@ -63,9 +63,9 @@ impl Odds {
             let (on, much) = (random.percent(odds), 1 + random.below(most));
             if on && !calm { much } else { 0 }
         };
-        let (lost, unanswered, doubled, cut) = (some(60, 120), some(60, 120), some(50, 120), some(40, 80));
-        let (answer_cut, corrupted, answer_corrupted) = (some(40, 80), some(40, 60), some(40, 60));
-        let (late, trouble) = (some(50, 150), some(75, 120));
+        let (lost, unanswered, doubled, cut) = (some(60, 250), some(60, 250), some(50, 300), some(40, 200));
+        let (answer_cut, corrupted, answer_corrupted) = (some(40, 200), some(40, 150), some(40, 150));
+        let (late, trouble) = (some(50, 400), some(75, 400));
         let mut on = |odds: u64| some(odds, 1) > 0;
         let mix = Mix {
             power_cuts: on(70),
