@@ -21,7 +21,13 @@ impl World {
         let client = self.random.index(self.clients.len());
         let process = self.random.index(self.clients[client].processes.len());
         self.say(format!("client {client}.{process} "));
-        let action = self.random.below(100);
+        let mut action = self.random.below(100);
+        if self.net.is_some() && action < 44 && self.random.percent(45) {
+            // More is sent, and less is written.
+            action = 53 + action * 27 / 44;
+        } else if self.net.is_some() && (80..84).contains(&action) {
+            action = 90;
+        }
         if self.swarm.hostile && self.random.percent(8) && self.remote_exists() {
             self.say_more("is attacked");
             match self.net.is_some() {

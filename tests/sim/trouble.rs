@@ -55,6 +55,11 @@ pub(crate) fn arm(disk: &SimDisk, random: &mut Random, trouble: Trouble) -> Stri
         5..8 => random.below(40),
         _ => random.below(200),
     };
+    arm_in(disk, trouble, ahead)
+}
+
+/// The same after so many operations.
+pub(crate) fn arm_in(disk: &SimDisk, trouble: Trouble, ahead: u64) -> String {
     let at = disk.operations() + ahead;
     match trouble {
         Trouble::PowerCut => disk.crash_at(at),

@@ -113,6 +113,8 @@ pub(crate) struct Client {
     pub(crate) transcripts: Vec<(String, Vec<u8>)>,
     /// Records of the last batch that failed: all of them are there, or none.
     pub(crate) torn: Vec<ObjectId>,
+    /// Whether a push was cut that had something prepared, which the next one to a service ends first.
+    pub(crate) is_push_cut: bool,
 }
 
 /// What has happened, so that a suite can show that it is not asleep.
@@ -287,6 +289,7 @@ impl World {
                 writer: None,
                 transcripts: Vec::new(),
                 torn: Vec::new(),
+                is_push_cut: false,
             });
         }
         if plan.network {

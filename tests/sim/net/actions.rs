@@ -71,13 +71,17 @@ impl World {
                 let net = self.net().expect("there is a network");
                 net.host.disk.shift_wall_clock(micros - 100_000_000_000);
             }
-            34..44 if odds.copies => self.copy_service(),
-            44..74 if odds.v1 => self.put_by_v1(client, before),
-            74..86 => {
+            34..48 if odds.copies => self.copy_service(),
+            48..74 if odds.v1 => self.put_by_v1(client, before),
+            74..90 => {
                 self.say_more("sees an old message arrive");
                 self.net().expect("there is a network").bring_late();
             }
-            _ => self.look(),
+            90..96 => self.look(),
+            _ => {
+                self.say_more("sees the service killed");
+                self.net().expect("there is a network").host.kill();
+            }
         }
         let told = self.net().expect("there is a network").told();
         self.say_more(&told);
@@ -88,6 +92,7 @@ impl World {
     fn copy_service(&mut self) {
         let line = self.net.clone().expect("there is a network");
         let mut net = line.hold();
+        net.rest();
         net.host.ensure();
         if net.copied.is_none() {
             self.say_more("sees the service's data copied");

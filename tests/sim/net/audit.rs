@@ -18,6 +18,7 @@ impl World {
     pub(crate) fn service_holding(&mut self) -> Holding {
         let line = self.net.clone().expect("there is a network");
         let mut net = line.hold();
+        net.rest();
         let listing = net.host.listing();
         let dir = net.host.store_dir();
         let mut holding = self.auditor.store(&net.host.disk, &dir);
@@ -39,6 +40,7 @@ impl World {
             // What is wrong there should be named before the service stumbles over it.
             drop(self.auditor.store(&net.host.disk, &dir));
         }
+        net.rest();
         let listing = net.host.listing();
         let raw = self.auditor.store(&net.host.disk, &dir);
         let mut seen: Vec<(Seat, EventId)> = Vec::with_capacity(listing.seats.len());

@@ -24,7 +24,7 @@ use agent_trace_tests::Random;
 use bytes::Bytes;
 
 use crate::check::Seat;
-use crate::trouble::{Mix, Trouble, arm};
+use crate::trouble::{Mix, Trouble, arm_in};
 use crate::world::{Plan, Swarm, World, explain};
 
 use host::{Host, ORG, PROJECT};
@@ -77,7 +77,7 @@ impl Odds {
             observed: on(25),
             rates: on(10),
         };
-        let copies = on(25);
+        let copies = on(35);
         let v1 = random.percent(40);
         Odds {
             lost,
@@ -174,8 +174,10 @@ pub(crate) struct Net {
     late: Vec<Handed>,
     /// Messages that find nobody before the service starts again.
     down: u64,
-    /// Messages for which what fails goes on failing.
-    failing: u64,
+    /// What fails at the service soon, or goes on failing.
+    armed: Option<(Trouble, u64)>,
+    /// The same while the service is looked at.
+    waiting: Option<(Trouble, u64)>,
     faults: u64,
     told: String,
     /// Arrivals of each epoch, as they were seen.
@@ -221,7 +223,8 @@ impl Line {
             is_calm: false,
             late: Vec::new(),
             down: 0,
-            failing: 0,
+            armed: None,
+            waiting: None,
             faults: 0,
             told: String::new(),
             arrived: BTreeMap::new(),
@@ -309,6 +312,7 @@ impl Net {
     fn send(&mut self, mut handed: Handed, who: Who) -> Result<Answered, &'static str> {
         self.counts.messages += 1;
         if self.is_calm || who == Who::Nobody {
+            self.rest();
             self.host.ensure();
             return Ok(self.deliver(handed));
         }
@@ -401,17 +405,21 @@ impl Net {
 
     /// Brings a message to the service, where something may fail meanwhile.
     fn reach(&mut self, handed: Handed) -> Result<Answered, &'static str> {
-        let trouble = if self.drawn(self.odds.trouble) { self.odds.mix.draw(&mut self.random) } else { None };
-        if self.failing > 0 {
-            self.failing -= 1;
-        } else {
-            self.host.disk.clear_faults();
-        }
-        let before = self.host.disk.faults_hit();
-        if let Some(trouble) = trouble {
-            let said = arm(&self.host.disk, &mut self.random, trouble);
+        if let Some((trouble, ahead)) = self.waiting.take() {
+            self.arm(trouble, ahead);
+        } else if self.armed.is_none()
+            && self.drawn(self.odds.trouble)
+            && let Some(trouble) = self.odds.mix.draw(&mut self.random)
+        {
+            let ahead = match self.random.below(3) {
+                0 => self.random.below(8),
+                1 => self.random.below(25),
+                _ => self.random.below(70),
+            };
+            let said = self.arm(trouble, ahead);
             self.tell(&format!("service {}", said.trim()));
         }
+        let before = self.host.disk.faults_hit();
         let answered = if self.is_up() { Some(self.deliver(handed)) } else { None };
         let hit = self.host.disk.faults_hit() - before;
         self.faults += hit;
@@ -420,20 +428,21 @@ impl Net {
             self.fault("service loses power");
             self.counts.power_cuts += 1;
             self.host.cut_power();
-            self.host.disk.clear_faults();
+            self.disarm();
             self.down = self.random.below(4);
             return Err("the connection was lost");
         }
-        if hit > 0 && matches!(trouble, Some(Trouble::Kill)) {
+        if hit > 0 && matches!(self.armed, Some((Trouble::Kill, _))) {
             self.fault("service killed");
             self.counts.kills += 1;
             self.host.kill();
-            self.host.disk.clear_faults();
+            self.disarm();
             self.down = self.random.below(4);
             return Err("the connection was lost");
         }
-        if hit > 0 && self.failing == 0 && self.random.percent(40) {
-            self.failing = 1 + self.random.below(4);
+        // What fails goes on failing for a while, if it is of that kind.
+        if hit > 0 && self.random.percent(50) {
+            self.disarm();
         }
         match answered {
             Some(answered) => Ok(answered),
@@ -443,6 +452,34 @@ impl Net {
                 Err("nobody listens there")
             }
         }
+    }
+
+    fn arm(&mut self, trouble: Trouble, ahead: u64) -> String {
+        self.armed = Some((trouble, self.operations_for(trouble) + ahead));
+        arm_in(&self.host.disk, trouble, ahead)
+    }
+
+    /// What a trouble is counted by.
+    fn operations_for(&self, trouble: Trouble) -> u64 {
+        match trouble {
+            Trouble::Observe(_) => self.host.disk.observations(),
+            _ => self.host.disk.operations(),
+        }
+    }
+
+    /// Nothing fails at the service while it is looked at; what lies in wait goes on lying there.
+    pub(crate) fn rest(&mut self) {
+        if let Some((trouble, at)) = self.armed {
+            let now = self.operations_for(trouble);
+            self.disarm();
+            self.waiting = at.checked_sub(now).map(|ahead| (trouble, ahead));
+        }
+    }
+
+    /// Nothing fails at the service any more, for now.
+    pub(crate) fn disarm(&mut self) {
+        (self.armed, self.waiting) = (None, None);
+        self.host.disk.clear_faults();
     }
 
     /// Whether the service runs, or starts now.
