@@ -25,6 +25,10 @@ impl World {
                 let remote = remote.unwrap_or_else(|error| panic!("no remote: {}", explain(&error)));
                 let remote = remote.expect("it is made");
                 let pushed = remote.push(&store, &full, &Silent);
+                if pushed.is_err() {
+                    // It may say better what is wrong.
+                    self.check_service();
+                }
                 let pushed = pushed.unwrap_or_else(|error| panic!("push at the end: {}", explain(&error)));
                 let pulled = remote.pull(&store, &PullOptions::default(), &Silent);
                 let pulled = pulled.unwrap_or_else(|error| panic!("pull at the end: {}", explain(&error)));

@@ -50,7 +50,12 @@ impl World {
         options
     }
 
-    pub(crate) fn push(&mut self, client: usize, process: usize, faults_before: u64) -> Result<Durable, Error> {
+    pub(crate) fn push(
+        &mut self,
+        client: usize,
+        process: usize,
+        faults_before: u64,
+    ) -> Result<Durable, Error> {
         let options = self.draw_options();
         self.say_more(&format!("pushes {options:?}"));
         let store = self.store(client, process)?;
@@ -98,7 +103,12 @@ impl World {
         }
     }
 
-    pub(crate) fn pull(&mut self, client: usize, process: usize, faults_before: u64) -> Result<Durable, Error> {
+    pub(crate) fn pull(
+        &mut self,
+        client: usize,
+        process: usize,
+        faults_before: u64,
+    ) -> Result<Durable, Error> {
         self.say_more("pulls");
         let store = self.store(client, process)?;
         let Some(remote) = self.remote(client, process, false)? else { return Ok(false) };

@@ -42,7 +42,12 @@ impl World {
             .collect()
     }
 
-    pub(crate) fn append(&mut self, client: usize, process: usize, with_transcript: bool) -> Result<Durable, Error> {
+    pub(crate) fn append(
+        &mut self,
+        client: usize,
+        process: usize,
+        with_transcript: bool,
+    ) -> Result<Durable, Error> {
         let batch = self.draw_batch();
         let transcript = with_transcript.then(|| self.draw_transcript(client));
         let text = transcript.as_ref().map_or_else(String::new, |(key, bytes, how)| {

@@ -70,7 +70,10 @@ fn events_without_their_objects_are_found() {
 
 #[test]
 fn what_leaves_before_it_is_durable_is_found() {
-    check(planted(Fault::SkipSettle), &["I2: ", "I3: ", "I4: ", "I6: ", "I8: ", "cannot answer", "is damaged"]);
+    check(
+        planted(Fault::SkipSettle),
+        &["I2: ", "I3: ", "I4: ", "I6: ", "I8: ", "cannot answer", "is damaged"],
+    );
 }
 
 #[test]

@@ -32,8 +32,17 @@ fn planted(fault: Fault) -> Plan {
     Plan { planted: Some(fault), ..Plan::default() }
 }
 
-pub(crate) const LOST: [&str; 9] =
-    ["I2: ", "I3: ", "I4: ", "I6: ", "I8: ", "cannot open its store", "cannot read record", "without a fault", "is damaged"];
+pub(crate) const LOST: [&str; 9] = [
+    "I2: ",
+    "I3: ",
+    "I4: ",
+    "I6: ",
+    "I8: ",
+    "cannot open its store",
+    "cannot read record",
+    "without a fault",
+    "is damaged",
+];
 
 #[test]
 fn an_acknowledgement_sent_early_is_found() {

@@ -39,8 +39,11 @@ impl World {
         if self.net.is_some() && self.random.percent(14) {
             return self.net_step(client);
         }
-        let trouble =
-            if self.random.percent(self.swarm.trouble) { self.swarm.mix.draw(&mut self.random) } else { None };
+        let trouble = if self.random.percent(self.swarm.trouble) {
+            self.swarm.mix.draw(&mut self.random)
+        } else {
+            None
+        };
         let faults_before = self.faults();
         if let Some(trouble) = trouble {
             let said = arm(&self.disk, &mut self.random, trouble);

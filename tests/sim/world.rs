@@ -226,8 +226,11 @@ pub(crate) fn run(seed: u64, plan: &Plan) -> Result<Counts, Failure> {
     switches::plant(None);
     switches::make_small(false);
     let network = plan.network;
-    result.map_err(|payload| {
-        Failure { seed, message: text(&*payload), steps: steps.borrow().clone(), network }
+    result.map_err(|payload| Failure {
+        seed,
+        message: text(&*payload),
+        steps: steps.borrow().clone(),
+        network,
     })
 }
 

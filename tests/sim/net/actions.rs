@@ -120,7 +120,8 @@ impl World {
             Kind::COMMIT_LINK => Resource::CommitLinks,
             _ => Resource::Summaries,
         };
-        let ids: Vec<ObjectId> = batch.iter().filter(|(other, _)| *other == kind).map(|(_, id)| *id).collect();
+        let ids: Vec<ObjectId> =
+            batch.iter().filter(|(other, _)| *other == kind).map(|(_, id)| *id).collect();
         self.say_more(&format!("sends {} {resource:?} by protocol 1", ids.len()));
         let items: Vec<Vec<u8>> = ids.iter().map(|id| self.contents[id].to_vec()).collect();
         let line = self.net.clone().expect("there is a network");

@@ -57,7 +57,11 @@ impl World {
         let fits = seen.len() >= known.len() && seen[..known.len()] == known;
         assert!(fits, "I4: {} of {} positions of the service changed or went", known.len(), seen.len());
         let acked = net.acked.get(&listing.epoch).copied().unwrap_or_default();
-        assert!(acked <= seen.len() as u64, "I2: the service lost what it acknowledged: {acked} of {}", seen.len());
+        assert!(
+            acked <= seen.len() as u64,
+            "I2: the service lost what it acknowledged: {acked} of {}",
+            seen.len()
+        );
         let records = raw.records();
         let strange = records.iter().filter(|record| !self.offered.contains_key(record)).count();
         assert_eq!(strange, 0, "I7: the service holds {strange} records that nobody offered");

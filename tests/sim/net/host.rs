@@ -215,7 +215,9 @@ impl Host {
             let (mut seats, mut after) = (Vec::new(), 0);
             loop {
                 let found = archive.arrivals(after)?;
-                let of = |writer: WriterId, first: u64, count: u64| (first..first + count).map(move |seq| (writer, seq));
+                let of = |writer: WriterId, first: u64, count: u64| {
+                    (first..first + count).map(move |seq| (writer, seq))
+                };
                 seats.extend(found.runs.iter().flat_map(|run| of(run.writer, run.seq_first, run.count)));
                 assert_eq!(seats.len() as u64, found.reach.position, "positions are dense");
                 after = found.reach.position;

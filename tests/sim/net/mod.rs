@@ -27,8 +27,8 @@ use crate::check::Seat;
 use crate::trouble::{Mix, Trouble, arm_in};
 use crate::world::{Plan, Swarm, World, explain};
 
-use host::{Host, ORG, PROJECT};
 pub(crate) use host::note_panic;
+use host::{Host, ORG, PROJECT};
 
 const HOST: &str = "http://127.0.0.1:7";
 /// An answer comes in parts of this length.
@@ -54,6 +54,8 @@ pub(crate) struct Odds {
     pub(crate) mix: Mix,
     pub(crate) copies: bool,
     pub(crate) v1: bool,
+    /// Whether the service may be down for days.
+    pub(crate) days: bool,
 }
 
 impl Odds {
@@ -79,6 +81,7 @@ impl Odds {
         };
         let copies = on(35);
         let v1 = random.percent(40);
+        let days = swarm.clock && random.percent(50);
         Odds {
             lost,
             unanswered,
@@ -92,6 +95,7 @@ impl Odds {
             mix,
             copies,
             v1,
+            days,
         }
     }
 }
@@ -428,16 +432,14 @@ impl Net {
             self.fault("service loses power");
             self.counts.power_cuts += 1;
             self.host.cut_power();
-            self.disarm();
-            self.down = self.random.below(4);
+            self.stay_down();
             return Err("the connection was lost");
         }
         if hit > 0 && matches!(self.armed, Some((Trouble::Kill, _))) {
             self.fault("service killed");
             self.counts.kills += 1;
             self.host.kill();
-            self.disarm();
-            self.down = self.random.below(4);
+            self.stay_down();
             return Err("the connection was lost");
         }
         // What fails goes on failing for a while, if it is of that kind.
@@ -451,6 +453,16 @@ impl Net {
                 self.fault("nobody there");
                 Err("nobody listens there")
             }
+        }
+    }
+
+    /// Nobody answers for a while, which may be days.
+    fn stay_down(&mut self) {
+        self.disarm();
+        self.down = self.random.below(4);
+        if self.odds.days && self.random.percent(30) {
+            self.tell("for two days");
+            self.host.disk.advance(2 * 86_400_000_000);
         }
     }
 
@@ -554,10 +566,11 @@ impl Carrier for Wire {
             body: request.body.unwrap_or_default(),
             is_cut: false,
         };
-        let answered = self.line.hold().send(handed, self.who).map_err(|what| Lost {
-            error: Error::new(ErrorKind::Unavailable, what),
-            is_final: false,
-        })?;
+        let answered = self
+            .line
+            .hold()
+            .send(handed, self.who)
+            .map_err(|what| Lost { error: Error::new(ErrorKind::Unavailable, what), is_final: false })?;
         let stated = answered.headers.get("content-length").and_then(|text| text.to_str().ok()?.parse().ok());
         let bytes: Bytes = if is_head { Bytes::new() } else { answered.body.into() };
         let body = Box::new(Coming { bytes, is_cut: answered.is_cut });

@@ -96,6 +96,7 @@ impl ProjectArchive {
         let mut writing = archive.writing();
         archive.finish_interrupted(&mut writing)?;
         drop(writing);
+        archive.uploads.sweep()?;
         Ok(archive)
     }
 
