@@ -19,7 +19,7 @@ fn many_seeds_keep_the_rules() {
     match run_many(first, count, network()) {
         Ok(total) => {
             eprintln!("{count} seeds: {total:?}");
-            let is_lively = total.is_lively() && total.net.is_lively(count / 50);
+            let is_lively = total.is_lively() && total.net.is_lively(count / 100);
             assert!(count < 500 || is_lively, "the worlds are asleep: {total:?}");
         }
         Err(failures) => {

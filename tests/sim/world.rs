@@ -265,7 +265,10 @@ impl World {
             ..CrashOdds::default()
         });
         log.borrow_mut().push(format!("{swarm:?}"));
-        let clients = 2 + random.below(if plan.network { 3 } else { 2 });
+        let clients = match plan.network {
+            true => 2 + u64::from(random.percent(35)) + u64::from(random.percent(20)),
+            false => 2 + random.below(2),
+        };
         let mut world = World {
             disk,
             random,

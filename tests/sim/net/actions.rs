@@ -65,14 +65,14 @@ impl World {
                 net.counts.power_cuts += 1;
                 net.host.cut_power();
             }
-            24..34 if self.swarm.clock => {
+            24..32 if self.swarm.clock => {
                 self.say_more("sees the service's clock jump");
                 let micros = i64::try_from(self.random.below(200_000_000_000)).expect("small");
                 let net = self.net().expect("there is a network");
                 net.host.disk.shift_wall_clock(micros - 100_000_000_000);
             }
-            34..48 if odds.copies => self.copy_service(),
-            48..74 if odds.v1 => self.put_by_v1(client, before),
+            32..50 if odds.copies => self.copy_service(),
+            50..74 if odds.v1 => self.put_by_v1(client, before),
             74..90 => {
                 self.say_more("sees an old message arrive");
                 self.net().expect("there is a network").bring_late();

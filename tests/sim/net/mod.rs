@@ -79,7 +79,7 @@ impl Odds {
             observed: on(25),
             rates: on(10),
         };
-        let copies = on(35);
+        let copies = on(60);
         let v1 = random.percent(40);
         let days = swarm.clock && random.percent(50);
         Odds {
