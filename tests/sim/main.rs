@@ -1,9 +1,12 @@
-//! The simulation: seeded worlds of stores that exchange through a folder while disks fail, processes die and the
-//! power goes. One seed gives one trace; `docs/testing.md` says how to run and repeat.
+//! The simulation: seeded worlds of stores that exchange through a folder, or through a service and a network, while
+//! disks fail, processes die and the power goes. One seed gives one trace; `docs/testing.md` says how to run and repeat.
 //!
 //! ```text
 //! world    the clients, what the test knows, the rules     steps    what happens, and what is checked then
+//! intake   what clients append                             exchange push, pull, and what must hold after each
+//! trouble  how disks fail                                  forge    somebody who forges in a folder
 //! check    reads stores and remotes from raw bytes         end      all come to rest and agree; bits rot
+//! net      messages, and the service on its own disk       network  the suite of worlds with a service
 //! planted  shows that the rules bite                       exhaustive   each operation of one workload fails
 //! ```
 #![allow(clippy::unwrap_used, clippy::print_stderr, missing_docs)]
