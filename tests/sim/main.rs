@@ -8,6 +8,7 @@
 //! check    reads stores and remotes from raw bytes         end      all come to rest and agree; bits rot
 //! net      messages, and the service on its own disk       network  the suite of worlds with a service
 //! planted  shows that the rules bite                       exhaustive   each operation of one workload fails
+//!                                  network_exhaustive   the same at the service, and each message
 //! ```
 #![allow(clippy::unwrap_used, clippy::print_stderr, missing_docs)]
 
@@ -19,6 +20,7 @@ mod forge;
 mod intake;
 mod net;
 mod network;
+mod network_exhaustive;
 mod planted;
 mod steps;
 mod trouble;

@@ -41,6 +41,18 @@ const CLIENTS_MAX: usize = 4;
 /// Old messages that may still arrive.
 const LATE_MAX: usize = 6;
 
+/// What happens to a message on its way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fate {
+    Lost,
+    Cut,
+    Corrupted,
+    Doubled,
+    Unanswered,
+    AnswerCut,
+    AnswerCorrupted,
+}
+
 /// Who sends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Who {
@@ -56,8 +68,10 @@ pub(crate) struct Net {
     pub(crate) counts: NetCounts,
     pub(crate) host: Host,
     random: Random,
+    /// The only thing that happens on the way, and to which message, where that is not left to chance.
+    pub(crate) fated: Option<(u64, Fate)>,
     /// Nothing happens any more.
-    is_calm: bool,
+    pub(crate) is_calm: bool,
     /// Messages that may arrive once more.
     late: Vec<Handed>,
     /// Messages that find nobody before the service starts again.
@@ -96,6 +110,15 @@ impl Line {
     /// The network of a world, with the service behind it.
     pub(crate) fn new(seed: u64, random: &mut Random, swarm: &Swarm) -> Line {
         let odds = Odds::draw(random, swarm);
+        Line::with(odds, seed, random)
+    }
+
+    /// A network where nothing happens by chance.
+    pub(crate) fn plain(seed: u64) -> Line {
+        Line::with(Odds::default(), seed, &mut Random::new(seed))
+    }
+
+    fn with(odds: Odds, seed: u64, random: &mut Random) -> Line {
         let crash = CrashOdds {
             kept: 1_000 + u32::try_from(random.below(6_000)).expect("small"),
             torn: 1_000 + u32::try_from(random.below(5_000)).expect("small"),
@@ -108,6 +131,7 @@ impl Line {
             counts: NetCounts::default(),
             host: Host::new(seed, crash, CLIENTS_MAX + 1),
             random: Random::new(random.draw()),
+            fated: None,
             is_calm: false,
             late: Vec::new(),
             down: 0,
@@ -192,6 +216,14 @@ impl Net {
         self.tell(text);
     }
 
+    /// Whether this happens to the message that is sent now.
+    fn happens(&mut self, fate: Fate, odds: u64) -> bool {
+        match self.fated {
+            Some((message, fated)) => message == self.counts.messages && fated == fate,
+            None => self.drawn(odds),
+        }
+    }
+
     fn drawn(&mut self, odds: u64) -> bool {
         odds > 0 && self.random.below(1_000) < odds
     }
@@ -208,7 +240,7 @@ impl Net {
             self.bring_late();
         }
         let odds = self.odds;
-        if self.drawn(odds.lost) {
+        if self.happens(Fate::Lost, odds.lost) {
             self.counts.lost += 1;
             self.fault("lost");
             self.keep(&handed, 40);
@@ -217,7 +249,7 @@ impl Net {
         if self.drawn(odds.late) {
             self.keep(&handed, 100);
         }
-        if self.drawn(odds.cut) {
+        if self.happens(Fate::Cut, odds.cut) {
             self.counts.cut += 1;
             let at = self.random.index(handed.body.len() + 1);
             self.fault(&format!("cut at {at} of {}", handed.body.len()));
@@ -226,7 +258,7 @@ impl Net {
             let _ = self.reach(handed);
             return Err("the connection was lost");
         }
-        if self.drawn(odds.corrupted) && is_binary(&handed) {
+        if self.happens(Fate::Corrupted, odds.corrupted) && is_binary(&handed) {
             self.counts.corrupted += 1;
             self.fault("corrupted");
             let mut body = handed.body.to_vec();
@@ -234,7 +266,7 @@ impl Net {
             handed.body = body.into();
         }
         let mut answered = self.reach(handed.clone())?;
-        if self.drawn(odds.doubled) {
+        if self.happens(Fate::Doubled, odds.doubled) {
             self.counts.doubled += 1;
             self.tell("doubled");
             let again = self.reach(handed.clone());
@@ -242,12 +274,12 @@ impl Net {
                 answered = again?;
             }
         }
-        if self.drawn(odds.unanswered) {
+        if self.happens(Fate::Unanswered, odds.unanswered) {
             self.counts.unanswered += 1;
             self.fault("unanswered");
             return Err("the connection was lost");
         }
-        if self.drawn(odds.answer_cut) {
+        if self.happens(Fate::AnswerCut, odds.answer_cut) {
             self.counts.cut += 1;
             let at = self.random.index(answered.body.len() + 1);
             self.fault(&format!("answer cut at {at} of {}", answered.body.len()));
@@ -255,7 +287,7 @@ impl Net {
             answered.is_cut = true;
         }
         // What the service speaks is said in plain JSON: nothing but TLS protects it.
-        if self.drawn(odds.answer_corrupted) && !handed.target.ends_with("/caps") {
+        if self.happens(Fate::AnswerCorrupted, odds.answer_corrupted) && !handed.target.ends_with("/caps") {
             self.counts.corrupted += 1;
             self.fault("answer corrupted");
             self.flip(&mut answered.body);

@@ -6,7 +6,7 @@ use crate::trouble::Mix;
 use crate::world::Swarm;
 
 /// What may happen to messages and to the service, drawn by the seed. Numbers are messages in a thousand.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Odds {
     pub(crate) lost: u64,
     pub(crate) unanswered: u64,
