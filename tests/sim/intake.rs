@@ -124,7 +124,7 @@ impl World {
         Ok(())
     }
 
-    fn draw_transcript(&mut self, client: usize) -> (String, Vec<u8>, &'static str) {
+    pub(crate) fn draw_transcript(&mut self, client: usize) -> (String, Vec<u8>, &'static str) {
         let random = &mut self.random;
         let bytes = 500 + random.index(20_000);
         let known = &self.clients[client].transcripts;

@@ -1,21 +1,25 @@
 //! What is done at the service and to it: restarts, copies that are restored, records by protocol 1, attacks.
 
 use std::path::Path;
+use std::rc::Rc;
 
 use agent_trace_store::build::Builder;
 use agent_trace_store::env::Env;
 use agent_trace_store::event::{Event, Fact};
 use agent_trace_store::frame::{Effort, Packer};
+use agent_trace_store::id::encode_hex;
 use agent_trace_store::log::Received;
 use agent_trace_store::object::ObjectsBuilder;
 use agent_trace_store::record::facts;
 use agent_trace_store::scan::marks;
 use agent_trace_store::segment::LogTail;
 use agent_trace_store::writer::{Tip, WriterKey};
-use agent_trace_store::{ErrorKind, EventId, Kind, ObjectId, SegmentId, Seq};
+use agent_trace_store::{Error, ErrorKind, EventId, Kind, ObjectId, SegmentId, Seq};
 use agent_trace_sync::client::Resource;
 use agent_trace_sync::wire::CommitRequest;
 use agent_trace_tests::{MemoryFile, trace};
+
+use sha2::{Digest, Sha256};
 
 use super::Who;
 use crate::world::{World, explain};
@@ -110,8 +114,57 @@ impl World {
         self.published.clear();
     }
 
+    /// Somebody sends a transcript by protocol 1: its bytes in the pointer to it, or before.
+    fn put_transcript_by_v1(&mut self, client: usize, faults_before: u64) {
+        let (conversation, content, how) = self.draw_transcript(client);
+        let body = ObjectId::of(&content);
+        self.contents.insert(body, Rc::new(content.clone()));
+        let is_blob = self.random.percent(50);
+        self.say_more(&format!("sends {how} {conversation} by protocol 1, bytes apart: {is_blob}"));
+        let line = self.net.clone().expect("there is a network");
+        line.hold().has_made = true;
+        let env = self.disk.process().1;
+        let calls = line.client(&env, Who::Client(client));
+        let put = || {
+            let item = if is_blob {
+                let sha256 = encode_hex(&Sha256::digest(&content));
+                assert!(calls.put_blob(content.clone())?, "the service takes blobs");
+                format!(r#"{{"conversation_id":"{conversation}","content_sha256":"{sha256}"}}"#)
+            } else {
+                let text: String = content.iter().map(|byte| format!("\\u{byte:04x}")).collect();
+                format!(r#"{{"conversation_id":"{conversation}","content":"{text}"}}"#)
+            };
+            calls.put_items(Resource::Conversations, &[item.into_bytes()])
+        };
+        self.note_put(put(), [body], faults_before);
+    }
+
+    /// What was acknowledged by protocol 1.
+    fn note_put(
+        &mut self,
+        put: Result<Option<Vec<(usize, String)>>, Error>,
+        ids: impl IntoIterator<Item = ObjectId>,
+        faults_before: u64,
+    ) {
+        match put {
+            Ok(skipped) => {
+                assert_eq!(skipped, Some(Vec::new()), "what is sound is taken");
+                let mut net = self.net().expect("there is a network");
+                net.by_v1.extend(ids);
+                net.counts.by_v1 += 1;
+            }
+            Err(error) => {
+                let faults = self.faults() - faults_before;
+                assert!(faults > 0, "protocol 1 failed without a fault: {}", explain(&error));
+            }
+        }
+    }
+
     /// Somebody sends records by protocol 1.
     fn put_by_v1(&mut self, client: usize, faults_before: u64) {
+        if self.random.percent(30) {
+            return self.put_transcript_by_v1(client, faults_before);
+        }
         let batch = self.draw_batch();
         let kind = batch[0].0;
         let resource = match kind {
@@ -127,16 +180,7 @@ impl World {
         let line = self.net.clone().expect("there is a network");
         let env = self.disk.process().1;
         let put = line.client(&env, Who::Client(client)).put_items(resource, &items);
-        let faults = self.faults() - faults_before;
-        match put {
-            Ok(skipped) => {
-                assert_eq!(skipped.map(|skipped| skipped.len()), Some(0), "sound records are taken");
-                let mut net = line.hold();
-                net.by_v1.extend(ids);
-                net.counts.by_v1 += 1;
-            }
-            Err(error) => assert!(faults > 0, "protocol 1 failed without a fault: {}", explain(&error)),
-        }
+        self.note_put(put, ids, faults_before);
     }
 
     /// Somebody with a token sends what must not be taken.

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use agent_trace_store::env::sim::{CrashOdds, ProcessId, SimDisk};
 use agent_trace_store::switches::{self, Fault};
-use agent_trace_store::{Error, WriterId};
+use agent_trace_store::{Error, ObjectId, WriterId};
 use agent_trace_sync::service::archive::{Accounts, Archive, NewToken, Project};
 use agent_trace_sync::service::embedded::Embedded;
 use agent_trace_sync::service::grant::Scope;
@@ -206,6 +206,18 @@ impl Host {
     /// How far arrivals go.
     pub(crate) fn reach(&self) -> Result<([u8; 16], u64), Error> {
         self.with_archive(|archive| archive.reach().map(|reach| (reach.epoch, reach.position)))
+    }
+
+    /// The bytes of an object.
+    pub(crate) fn object(&self, id: ObjectId) -> Result<Vec<u8>, Error> {
+        self.with_archive(move |archive| {
+            let mut bytes = Vec::new();
+            archive.object(&id, &mut |part| {
+                bytes.extend_from_slice(part);
+                Ok(())
+            })?;
+            Ok(bytes)
+        })
     }
 
     /// All that has arrived, in order, asked for where nothing fails.

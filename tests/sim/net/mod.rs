@@ -88,8 +88,10 @@ pub(crate) struct Net {
     pub(crate) acked: BTreeMap<[u8; 16], u64>,
     /// Histories that there may have been: one, and one for each copy that was restored.
     pub(crate) histories: usize,
-    /// Records that were acknowledged by protocol 1.
+    /// Records and transcripts that were acknowledged by protocol 1.
     pub(crate) by_v1: BTreeSet<ObjectId>,
+    /// Whether the service may have made records of transcripts that nobody has looked at yet.
+    pub(crate) has_made: bool,
     /// The same when the service's data were copied.
     pub(crate) copied: Option<BTreeSet<ObjectId>>,
 }
@@ -143,6 +145,7 @@ impl Line {
             acked: BTreeMap::new(),
             histories: 1,
             by_v1: BTreeSet::new(),
+            has_made: false,
             copied: None,
         })))
     }
