@@ -322,6 +322,10 @@ impl Log {
         let header = SegmentHeader::read(file.as_ref()).map_err(|error| error.context(doing()))?;
         let key = FrameKey::new(&header.nonce);
         let whole = ScanStart { offset: HEADER_BYTES as u64, batch: 0, tail: header.tail, events: 0 };
+        #[cfg(feature = "sim")]
+        if crate::switches::planted(crate::switches::Fault::CutMore) {
+            cut_more(file.as_ref(), &key, whole)?;
+        }
         let start_of = |row: &SegmentRow| ScanStart {
             offset: row.end,
             batch: row.batch,
@@ -587,6 +591,22 @@ pub fn hash_file(file: &dyn File, bytes: u64) -> Result<SegmentId> {
         at += length as u64;
     }
     Ok(SegmentId::from_bytes(*hasher.finalize().as_bytes()))
+}
+
+/// Cuts the batch before a torn one: the fault that I8 keeps out.
+#[cfg(feature = "sim")]
+fn cut_more(file: &dyn File, key: &FrameKey, whole: ScanStart) -> Result<()> {
+    let (mut start, mut end) = (whole.offset, whole.offset);
+    let scanned = scan_open(file, key, whole, &mut |batch| {
+        start = std::mem::replace(&mut end, batch.end);
+        Ok(())
+    })?;
+    let doing = |error| Error::io("cannot cut too much", error);
+    if scanned.ending == Ending::Torn && scanned.damage.is_empty() {
+        file.set_len(start).map_err(doing)?;
+        file.sync().map_err(doing)?;
+    }
+    Ok(())
 }
 
 /// The drafts whose records the open segment does not hold, each record once.

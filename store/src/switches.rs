@@ -1,4 +1,5 @@
-//! Test-only switches that plant a fault in the store, to show that the simulation finds it.
+//! Test-only switches that plant a fault in the store, to show that the simulation finds it, and one that makes limits
+//! small, so that small worlds come near them.
 //!
 //! Compiled only with the `sim` feature; a thread's switches concern that thread alone.
 
@@ -19,10 +20,25 @@ pub enum Fault {
     SkipSettle,
     /// A push replaces its head before what it names has been sent.
     HeadFirst,
+    /// Events go without the bodies that they list, and are taken in without them.
+    SkipClosure,
+    /// Recovery cuts a batch more than the one that is torn.
+    CutMore,
 }
 
 thread_local! {
     static PLANTED: Cell<Option<Fault>> = const { Cell::new(None) };
+    static SMALL: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Makes limits small in this thread, or as they are.
+pub fn make_small(small: bool) {
+    SMALL.set(small);
+}
+
+/// Whether limits are small.
+pub fn is_small() -> bool {
+    SMALL.get()
 }
 
 /// Plants a fault in this thread, or takes it out.

@@ -19,7 +19,7 @@ use agent_trace_store::writer::Tip;
 use agent_trace_store::{EventId, ObjectId, Result, SegmentId, Seq, Store, WriterId};
 
 use crate::collect::{Collected, Source, collect};
-use crate::limits::ADOPT_BYTES_MIN;
+use crate::limits::adopt_bytes_min;
 use crate::receive::Checked;
 
 /// The ids of the events that are here, at places that are known to be, or may be, on two sides of a fork.
@@ -61,7 +61,7 @@ pub fn set_of<'r>(runs: impl IntoIterator<Item = &'r Run>) -> EventSet {
 /// Whether these events of a segment are to be kept as the file that they came in.
 pub fn goes_whole(events: &[Numbered], checked: &Checked) -> bool {
     let whole = events.len() == checked.events.len() && checked.footer_holds && checked.forks.is_empty();
-    whole && checked.sealed.bytes >= ADOPT_BYTES_MIN
+    whole && checked.sealed.bytes >= adopt_bytes_min()
 }
 
 /// Takes a new writer where events of the own log come from elsewhere, beyond what is here (I3); says whether it did.
@@ -151,7 +151,7 @@ pub fn append_objects(
 fn place(store: &Store, aside: &Path, collected: Collected, tips: Vec<Tip>) -> Result<()> {
     let bytes: u64 = collected.frames.iter().map(|frame| frame.frame.file_bytes()).sum();
     let small = collected.events.len() <= BATCH_EVENTS_MAX / 2;
-    if bytes < ADOPT_BYTES_MIN && small {
+    if bytes < adopt_bytes_min() && small {
         store.append(Prepared {
             frames: collected.frames,
             received: collected.events,

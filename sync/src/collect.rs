@@ -189,7 +189,7 @@ fn closure(
     let mut waiting: Vec<(ObjectId, bool, usize)> = Vec::new();
     for (event, _, _) in events {
         let body = event.fact.kind == Kind::TRANSCRIPT || !Kind::KNOWN.contains(&event.fact.kind);
-        waiting.extend(event.fact.objects.iter().rev().map(|id| (*id, body, 0)));
+        waiting.extend(listed(event).iter().rev().map(|id| (*id, body, 0)));
         while let Some((id, body, depth)) = waiting.pop() {
             if !seen.insert(id) || known(&id)? {
                 continue;
@@ -213,6 +213,15 @@ fn closure(
         }
     }
     Ok((needed, sizes))
+}
+
+/// The objects that an event needs.
+fn listed(event: &Event) -> &[ObjectId] {
+    #[cfg(feature = "sim")]
+    if agent_trace_store::switches::planted(agent_trace_store::switches::Fault::SkipClosure) {
+        return &event.fact.objects[..1];
+    }
+    &event.fact.objects
 }
 
 /// Reads the needed objects.

@@ -150,6 +150,43 @@ pub const PULL_EVENTS_TARGET: usize = 8_192;
 pub const SWEEP_AFTER_COMMITS: u32 = 256;
 /// Hashes of bodies that are remembered as compared.
 pub const COMPARED_CONTENTS_MAX: usize = 16_384;
+
+/// A limit, or another one where a simulation has made limits small.
+#[cfg(feature = "sim")]
+fn unless_small<T>(usual: T, small: T) -> T {
+    if agent_trace_store::switches::is_small() { small } else { usual }
+}
+
+#[cfg(not(feature = "sim"))]
+fn unless_small<T>(usual: T, _: T) -> T {
+    usual
+}
+
+/// `ADOPT_BYTES_MIN`.
+pub fn adopt_bytes_min() -> u64 {
+    unless_small(ADOPT_BYTES_MIN, 6 << 10)
+}
+
+/// `SEAL_BYTES_MIN`.
+pub fn seal_bytes_min() -> u64 {
+    unless_small(SEAL_BYTES_MIN, 16 << 10)
+}
+
+/// `UPLOAD_CHUNK_BYTES_MAX`, as a client sends.
+pub fn upload_chunk_bytes() -> usize {
+    unless_small(UPLOAD_CHUNK_BYTES_MAX, 4 << 10)
+}
+
+/// `PULL_EVENTS_TARGET`.
+pub fn pull_events_target() -> usize {
+    unless_small(PULL_EVENTS_TARGET, 24)
+}
+
+/// `SYMBOLS_FIRST`.
+pub fn symbols_first() -> usize {
+    unless_small(SYMBOLS_FIRST, 24)
+}
+
 const _: () = assert!(ITEMS_MAX <= agent_trace_store::limits::BATCH_EVENTS_MAX);
 const _: () = assert!(ERROR_BYTES_MAX <= JSON_ANSWER_BYTES_MAX);
 const _: () = assert!(HEAD_BYTES_MAX > 136 * agent_trace_store::limits::WRITERS_MAX as u64);

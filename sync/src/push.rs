@@ -9,7 +9,7 @@ use agent_trace_store::progress::Progress;
 use agent_trace_store::store::Snapshot;
 use agent_trace_store::{Error, ErrorKind, Kind, Result, Store, Timestamp};
 
-use crate::limits::SEAL_BYTES_MIN;
+use crate::limits::seal_bytes_min;
 use crate::publish::{claim_writer, publish};
 use crate::remote::{Remote, Replayed, replay};
 use crate::select::{Selection, select};
@@ -113,7 +113,7 @@ pub(crate) fn choose(store: &Store, state: &State, options: &PushOptions) -> Res
 
 fn choose_in(store: &Store, snapshot: &Snapshot, state: &State, options: &PushOptions) -> Result<Selection> {
     let open = snapshot.segments.open.as_ref().and_then(|open| open.file.len().ok()).unwrap_or_default();
-    if !options.dry_run && open >= SEAL_BYTES_MIN {
+    if !options.dry_run && open >= seal_bytes_min() {
         // The snapshot is not current any more then, so all is chosen again.
         store.seal()?;
         return Ok(Selection::default());

@@ -271,6 +271,10 @@ fn missing_objects(
     digests: &[Digest],
     bodies: Bodies,
 ) -> Result<(Vec<ObjectId>, HashSet<ObjectId>)> {
+    #[cfg(feature = "sim")]
+    if agent_trace_store::switches::planted(agent_trace_store::switches::Fault::SkipClosure) {
+        return Ok((Vec::new(), HashSet::new()));
+    }
     let here: HashSet<ObjectId> =
         digests.iter().flat_map(|digest| digest.ids.iter().map(|entry| entry.id)).collect();
     let listed = digests.iter().flat_map(|digest| {

@@ -14,7 +14,7 @@ use std::collections::HashSet;
 
 use agent_trace_store::{Error, ErrorKind, EventId, Result};
 
-use crate::limits::{SYMBOLS_FIRST, SYMBOLS_MAX};
+use crate::limits::{SYMBOLS_MAX, symbols_first};
 use crate::wire::{Cursor, Epoch, ReconcileRequest, Symbol, SymbolsBody};
 
 const KEY_CONTEXT: &str = "agent-trace reconcile v1";
@@ -185,7 +185,7 @@ pub struct Reconciliation {
 impl Reconciliation {
     /// Starts without knowing anything of the peer.
     pub fn new() -> Reconciliation {
-        Reconciliation { wanted: SYMBOLS_FIRST, ..Reconciliation::default() }
+        Reconciliation { wanted: symbols_first(), ..Reconciliation::default() }
     }
 
     /// What to ask for next.

@@ -4,11 +4,9 @@ use std::collections::BTreeMap;
 
 use agent_trace_store::progress::Silent;
 use agent_trace_store::question::{self, Query};
-use agent_trace_sync::pull::{PullOptions, pull};
-use agent_trace_sync::push::{PushOptions, push};
-use agent_trace_sync::remote::Remote;
+use agent_trace_sync::pull::PullOptions;
+use agent_trace_sync::push::PushOptions;
 
-use crate::steps::address;
 use crate::world::{World, explain};
 
 impl World {
@@ -16,28 +14,40 @@ impl World {
     pub(crate) fn converge(&mut self) {
         self.say("all come to rest ");
         self.restart_all();
+        self.calm();
         let full = PushOptions { full: true, ..PushOptions::default() };
         for round in 0.. {
             assert!(round < 5, "pushing and pulling does not come to rest");
             let mut moved = 0;
+            let before = if self.net.is_some() { self.service_holding().events.len() } else { 0 };
             for client in 0..self.clients.len() {
                 let store = self.clean_store(client, 0);
-                let env = self.clients[client].processes[0].env.clone();
-                let remote = Remote::open(&env, &address(), true);
+                let remote = self.remote(client, 0, true);
                 let remote = remote.unwrap_or_else(|error| panic!("no remote: {}", explain(&error)));
-                let pushed = push(&store, &remote, &full, &Silent);
+                let remote = remote.expect("it is made");
+                let pushed = remote.push(&store, &full, &Silent);
+                if pushed.is_err() {
+                    // It may say better what is wrong.
+                    self.check_service();
+                }
                 let pushed = pushed.unwrap_or_else(|error| panic!("push at the end: {}", explain(&error)));
-                let pulled = pull(&store, &remote, &PullOptions::default(), &Silent);
+                let pulled = remote.pull(&store, &PullOptions::default(), &Silent);
                 let pulled = pulled.unwrap_or_else(|error| panic!("pull at the end: {}", explain(&error)));
                 self.note_writer(client, 0);
+                let (sent, came): (u64, u64) = (pushed.sent.values().sum(), pulled.taken.values().sum());
+                let new = if pushed.new_writer { " as a new writer" } else { "" };
+                self.say_more(&format!("({client}: {sent} sent{new}, {came} taken) "));
                 assert!(!pulled.new_writer, "I6: client {client} finds events of its own at the end");
                 let taken: u64 = pulled.taken.values().sum();
                 moved += pushed.sent.values().sum::<u64>() + pushed.segments + taken;
             }
-            if moved == 0 {
+            // A push that ends one that was cut sends nothing new.
+            let after = if self.net.is_some() { self.service_holding().events.len() } else { 0 };
+            if moved == 0 && before == after {
                 break;
             }
         }
+        self.check_service();
         self.check_all(false);
         let there = self.remote_holding().seats();
         for client in 0..self.clients.len() {
@@ -48,6 +58,7 @@ impl World {
             self.check_reading(client, &store, true);
             self.check_answers(client, &store, true);
         }
+        self.check_archive();
     }
 
     /// Bits flip at rest: what is read is right, or is an error.

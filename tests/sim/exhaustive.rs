@@ -13,32 +13,43 @@ use agent_trace_store::env::sim::{FaultKind, Repeat, SimDisk};
 use agent_trace_store::intake::Intake;
 use agent_trace_store::progress::Silent;
 use agent_trace_store::question::{self, Query};
-use agent_trace_store::record::facts;
+use agent_trace_store::record::{TranscriptRecord, facts};
 use agent_trace_store::verify::verify;
-use agent_trace_store::{Error, Kind, ObjectId, Store};
+use agent_trace_store::{Error, Kind, ObjectId, Store, Timestamp};
 use agent_trace_sync::pull::{PullOptions, pull};
 use agent_trace_sync::push::{PushOptions, push};
 use agent_trace_sync::remote::Remote;
-use agent_trace_tests::{ledger, summary, trace};
+use agent_trace_tests::{MemoryFile, ledger, summary, trace};
 
 use crate::check::Auditor;
-use crate::steps::address;
+use crate::exchange::address;
 use crate::world::{REMOTE, explain};
 use crate::{alone, number};
 
 const CASES: u64 = 700;
-const FIRST: &str = "/home/first";
-const SECOND: &str = "/home/second";
+pub(crate) const FIRST: &str = "/home/first";
+pub(crate) const SECOND: &str = "/home/second";
 
 /// A way in which an operation fails.
 #[derive(Clone, Copy, Debug)]
-enum Way {
+pub(crate) enum Way {
     PowerCut,
     Fail(FaultKind, Repeat),
     Observe(FaultKind),
 }
 
-fn ways() -> Vec<Way> {
+impl Way {
+    /// Lets an operation of a disk fail so, counted from where it is now.
+    pub(crate) fn set(self, disk: &SimDisk, at: u64, operations: u64, observations: u64) {
+        match self {
+            Way::PowerCut => disk.crash_at(operations + at),
+            Way::Fail(kind, repeat) => disk.fail_at(operations + at, kind, repeat),
+            Way::Observe(kind) => disk.fail_observation_at(observations + at, kind, Repeat::Once),
+        }
+    }
+}
+
+pub(crate) fn ways() -> Vec<Way> {
     let mut ways = vec![Way::PowerCut, Way::PowerCut, Way::Observe(FaultKind::Eio)];
     for kind in [FaultKind::Eio, FaultKind::Enospc, FaultKind::ShortWrite, FaultKind::SyncFail] {
         ways.extend([Way::Fail(kind, Repeat::Once), Way::Fail(kind, Repeat::FromThenOn)]);
@@ -46,7 +57,7 @@ fn ways() -> Vec<Way> {
     ways
 }
 
-fn batch(first: u64) -> BTreeMap<ObjectId, (Kind, Vec<u8>)> {
+pub(crate) fn batch(first: u64) -> BTreeMap<ObjectId, (Kind, Vec<u8>)> {
     let records = [
         (Kind::TRACE, trace(first, "conversation-1")),
         (Kind::TRACE, trace(first + 1, "conversation-1")),
@@ -63,12 +74,40 @@ struct Known {
     second: BTreeSet<ObjectId>,
 }
 
-fn append(store: &Store, records: &BTreeMap<ObjectId, (Kind, Vec<u8>)>) -> Result<(), Error> {
+pub(crate) fn append(store: &Store, records: &BTreeMap<ObjectId, (Kind, Vec<u8>)>) -> Result<(), Error> {
     let mut intake = Intake::new(store);
     for (kind, bytes) in records.values() {
         let about = facts(*kind, bytes)?;
         intake.record(*kind, bytes, &about, about.time.expect("records have times"), &[])?;
     }
+    intake.finish().map(|_| ())
+}
+
+/// The record of a transcript.
+pub(crate) fn transcript(conversation: &str, content: &[u8]) -> TranscriptRecord {
+    TranscriptRecord {
+        conversation_id: conversation.to_owned(),
+        session_id: None,
+        agent: None,
+        content_sha256: String::new(),
+        size: content.len() as u64,
+        created_at: Timestamp::from_micros(1_770_000_000_000_000),
+        source: None,
+    }
+}
+
+/// Appends a transcript.
+pub(crate) fn append_transcript(
+    store: &Store,
+    record: &TranscriptRecord,
+    content: &[u8],
+) -> Result<(), Error> {
+    let mut intake = Intake::new(store);
+    let body = intake.body(&MemoryFile(content.to_vec()), content.len() as u64, None)?;
+    let record = TranscriptRecord { content_sha256: body.sha256.clone(), ..record.clone() };
+    let bytes = record.encode();
+    let about = facts(Kind::TRANSCRIPT, &bytes)?;
+    intake.record(Kind::TRANSCRIPT, &bytes, &about, record.created_at, &[body.id])?;
     intake.finish().map(|_| ())
 }
 
@@ -132,11 +171,7 @@ fn check_whole(disk: &SimDisk, case: &str) {
 fn run_case(way: Way, at: u64) -> bool {
     let case = format!("{way:?} at operation {at}");
     let disk = SimDisk::new(at);
-    match way {
-        Way::PowerCut => disk.crash_at(at),
-        Way::Fail(kind, repeat) => disk.fail_at(at, kind, repeat),
-        Way::Observe(kind) => disk.fail_observation_at(at, kind, Repeat::Once),
-    }
+    way.set(&disk, at, 0, 0);
     let mut known = Known::default();
     let result = workload(&disk.env(), &mut known);
     let hit = disk.faults_hit() > 0 || !disk.is_powered();
@@ -158,11 +193,12 @@ fn run_case(way: Way, at: u64) -> bool {
     hit
 }
 
-fn fail(way: Way, at: u64, panic: &(dyn std::any::Any + Send)) -> ! {
+/// Ends the test, and says which case failed.
+pub(crate) fn fail(case: &dyn std::fmt::Debug, panic: &(dyn std::any::Any + Send)) -> ! {
     let text = panic.downcast_ref::<String>().map(String::as_str);
     let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("a panic without text");
-    eprintln!("{way:?} at operation {at}: {text}");
-    panic!("{way:?} at operation {at}");
+    eprintln!("{case:?}: {text}");
+    panic!("{case:?}");
 }
 
 #[test]
@@ -188,7 +224,7 @@ fn every_operation_may_fail() {
             while let Some((way, at)) = cases.get(next.fetch_add(1, Ordering::Relaxed)) {
                 // Said here, since a panic in a thread of a pool may be told without its message.
                 let ran = std::panic::catch_unwind(|| run_case(*way, *at));
-                if ran.unwrap_or_else(|panic| fail(*way, *at, panic.as_ref())) {
+                if ran.unwrap_or_else(|panic| fail(&(*way, *at), panic.as_ref())) {
                     hits.fetch_add(1, Ordering::Relaxed);
                 }
             }

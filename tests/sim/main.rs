@@ -1,18 +1,29 @@
-//! The simulation: seeded worlds of stores that exchange through a folder while disks fail, processes die and the
-//! power goes. One seed gives one trace; `docs/testing.md` says how to run and repeat.
+//! The simulation: seeded worlds of stores that exchange through a folder, or through a service and a network, while
+//! disks fail, processes die and the power goes. One seed gives one trace; `docs/testing.md` says how to run and repeat.
 //!
 //! ```text
 //! world    the clients, what the test knows, the rules     steps    what happens, and what is checked then
+//! intake   what clients append                             exchange push, pull, and what must hold after each
+//! trouble  how disks fail                                  forge    somebody who forges in a folder
 //! check    reads stores and remotes from raw bytes         end      all come to rest and agree; bits rot
+//! net      messages, and the service on its own disk       network  the suite of worlds with a service
 //! planted  shows that the rules bite                       exhaustive   each operation of one workload fails
+//!                                  network_exhaustive   the same at the service, and each message
 //! ```
 #![allow(clippy::unwrap_used, clippy::print_stderr, missing_docs)]
 
 mod check;
 mod end;
+mod exchange;
 mod exhaustive;
+mod forge;
+mod intake;
+mod net;
+mod network;
+mod network_exhaustive;
 mod planted;
 mod steps;
+mod trouble;
 mod world;
 
 use std::cell::RefCell;
@@ -22,7 +33,7 @@ use std::thread;
 
 use world::{Counts, Failure, Plan, run};
 
-const SEEDS: u64 = 2_000;
+pub(crate) const SEEDS: u64 = 2_000;
 const SEEDS_TWICE: u64 = 20;
 
 thread_local! {
@@ -44,6 +55,7 @@ pub(crate) fn quiet() {
                 usual(info);
             }
             let place = info.location().map(ToString::to_string).unwrap_or_default();
+            net::note_panic(&place);
             LAST_PANIC.set(place);
         }));
     });

@@ -11,7 +11,7 @@ use crate::{alone, quiet, run_many};
 const SEEDS: u64 = 1_500;
 
 /// Some world fails, and says one of these things.
-fn check(plan: Plan, expected: &[&str]) {
+pub(crate) fn check(plan: Plan, expected: &[&str]) {
     quiet();
     let failures: Vec<Failure> = match run_many(0, SEEDS, plan) {
         Ok(counts) => panic!("nothing was found in {SEEDS} seeds: {counts:?}"),
@@ -32,8 +32,17 @@ fn planted(fault: Fault) -> Plan {
     Plan { planted: Some(fault), ..Plan::default() }
 }
 
-const LOST: [&str; 7] =
-    ["I2: ", "I3: ", "I4: ", "I6: ", "cannot open its store", "cannot read record", "without a fault"];
+pub(crate) const LOST: [&str; 9] = [
+    "I2: ",
+    "I3: ",
+    "I4: ",
+    "I6: ",
+    "I8: ",
+    "cannot open its store",
+    "cannot read record",
+    "without a fault",
+    "is damaged",
+];
 
 #[test]
 fn an_acknowledgement_sent_early_is_found() {

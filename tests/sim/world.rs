@@ -23,6 +23,8 @@ use agent_trace_store::{Error, EventId, ObjectId, Store, WriterId};
 use agent_trace_tests::Random;
 
 use crate::check::{Auditor, Holding, Seat};
+use crate::net::{Line, NetCounts};
+use crate::trouble::Mix;
 
 /// Where the remote lies.
 pub(crate) const REMOTE: &str = "/srv/team";
@@ -40,6 +42,8 @@ pub(crate) struct Plan {
     pub(crate) rot: bool,
     /// Whether syncs fail and the power goes often, whatever the seed says.
     pub(crate) storm: bool,
+    /// Whether the remote is a service, reached through a network.
+    pub(crate) network: bool,
 }
 
 /// What a seed has switched on: each world has its own mix of troubles.
@@ -48,14 +52,7 @@ pub(crate) struct Swarm {
     pub(crate) steps: u64,
     /// Steps in a hundred during which something fails.
     pub(crate) trouble: u64,
-    pub(crate) power_cuts: bool,
-    pub(crate) kills: bool,
-    pub(crate) eio: bool,
-    pub(crate) enospc: bool,
-    pub(crate) short: bool,
-    pub(crate) sync_fail: bool,
-    pub(crate) observed: bool,
-    pub(crate) rates: bool,
+    pub(crate) mix: Mix,
     pub(crate) lost_index: bool,
     pub(crate) clock: bool,
     pub(crate) filters: bool,
@@ -74,14 +71,16 @@ impl Swarm {
         Swarm {
             steps: 10 + random.below(23),
             trouble: if calm { 0 } else { 20 + random.below(50) },
-            power_cuts: power_cuts || storm,
-            kills: kills && !storm,
-            eio: eio && !storm,
-            enospc: enospc && !storm,
-            short: short && !storm,
-            sync_fail: sync_fail || storm,
-            observed: observed && !storm,
-            rates: rates && !storm,
+            mix: Mix {
+                power_cuts: power_cuts || storm,
+                kills: kills && !storm,
+                eio: eio && !storm,
+                enospc: enospc && !storm,
+                short: short && !storm,
+                sync_fail: sync_fail || storm,
+                observed: observed && !storm,
+                rates: rates && !storm,
+            },
             lost_index,
             clock,
             filters,
@@ -114,6 +113,8 @@ pub(crate) struct Client {
     pub(crate) transcripts: Vec<(String, Vec<u8>)>,
     /// Records of the last batch that failed: all of them are there, or none.
     pub(crate) torn: Vec<ObjectId>,
+    /// Whether a push was cut that had something prepared, which the next one to a service ends first.
+    pub(crate) is_push_cut: bool,
 }
 
 /// What has happened, so that a suite can show that it is not asleep.
@@ -128,6 +129,7 @@ pub(crate) struct Counts {
     pub(crate) pushes: u64,
     pub(crate) pulls: u64,
     pub(crate) new_writers: u64,
+    pub(crate) net: NetCounts,
     pub(crate) operations: u64,
     pub(crate) trace: u64,
 }
@@ -144,6 +146,7 @@ impl Counts {
         self.pushes += other.pushes;
         self.pulls += other.pulls;
         self.new_writers += other.new_writers;
+        self.net.add(&other.net);
         self.operations += other.operations;
         self.trace ^= other.trace;
     }
@@ -171,6 +174,8 @@ pub(crate) struct World {
     /// Those who forge.
     pub(crate) forgers: BTreeSet<WriterId>,
     pub(crate) auditor: Auditor,
+    /// The network and the service behind it, where that is the remote.
+    pub(crate) net: Option<Line>,
     pub(crate) counts: Counts,
     log: Rc<RefCell<Vec<String>>>,
 }
@@ -180,6 +185,7 @@ pub(crate) struct Failure {
     pub(crate) seed: u64,
     pub(crate) message: String,
     pub(crate) steps: Vec<String>,
+    pub(crate) network: bool,
 }
 
 impl std::fmt::Display for Failure {
@@ -189,9 +195,10 @@ impl std::fmt::Display for Failure {
         for (number, step) in self.steps.iter().enumerate() {
             writeln!(f, "  {number:>3} {step}")?;
         }
+        let one = if self.network { "network::one_seed" } else { "one_seed" };
         write!(
             f,
-            "repeat: AGENT_TRACE_SIM_SEED={seed} cargo test -p agent-trace-tests --test sim -- one_seed --nocapture"
+            "repeat: AGENT_TRACE_SIM_SEED={seed} cargo test -p agent-trace-tests --test sim -- --exact {one} --nocapture"
         )
     }
 }
@@ -201,21 +208,30 @@ pub(crate) fn run(seed: u64, plan: &Plan) -> Result<Counts, Failure> {
     let log = Rc::new(RefCell::new(Vec::new()));
     let steps = Rc::clone(&log);
     let result = catch_unwind(AssertUnwindSafe(|| {
+        switches::make_small(plan.network);
         let mut world = World::new(seed, plan, log);
         // From here on, so that all stores are there.
         switches::plant(plan.planted);
         world.disk.set_lies(plan.lies);
+        if let Some(mut net) = world.net() {
+            net.plant(plan);
+        }
         for _ in 0..world.swarm.steps {
             world.step();
         }
         world.converge();
         world.rot();
-        world.counts.operations = world.disk.operations();
-        world.counts.trace = world.disk.trace_hash();
-        world.counts
+        world.counted()
     }));
     switches::plant(None);
-    result.map_err(|payload| Failure { seed, message: text(&*payload), steps: steps.borrow().clone() })
+    switches::make_small(false);
+    let network = plan.network;
+    result.map_err(|payload| Failure {
+        seed,
+        message: text(&*payload),
+        steps: steps.borrow().clone(),
+        network,
+    })
 }
 
 fn text(payload: &(dyn Any + Send)) -> String {
@@ -249,7 +265,10 @@ impl World {
             ..CrashOdds::default()
         });
         log.borrow_mut().push(format!("{swarm:?}"));
-        let clients = 2 + random.below(2);
+        let clients = match plan.network {
+            true => 2 + u64::from(random.percent(35)) + u64::from(random.percent(20)),
+            false => 2 + random.below(2),
+        };
         let mut world = World {
             disk,
             random,
@@ -260,6 +279,7 @@ impl World {
             published: BTreeMap::new(),
             forgers: BTreeSet::new(),
             auditor: Auditor::default(),
+            net: None,
             counts: Counts::default(),
             log,
         };
@@ -275,7 +295,13 @@ impl World {
                 writer: None,
                 transcripts: Vec::new(),
                 torn: Vec::new(),
+                is_push_cut: false,
             });
+        }
+        if plan.network {
+            world.net = Some(Line::new(seed, &mut world.random, &world.swarm));
+            let said = format!("{:?}", world.net().expect("it was made just now").odds);
+            world.say(said);
         }
         world
     }
@@ -331,12 +357,15 @@ impl World {
     }
 
     pub(crate) fn remote_holding(&mut self) -> Holding {
+        if self.net.is_some() {
+            return self.service_holding();
+        }
         self.auditor.remote(&self.disk, Path::new(REMOTE), &self.forgers)
     }
 
     /// Whether a remote has been made.
     pub(crate) fn remote_exists(&self) -> bool {
-        self.disk.read_file(&Path::new(REMOTE).join("format")).is_some()
+        self.net.is_some() || self.disk.read_file(&Path::new(REMOTE).join("format")).is_some()
     }
 
     // ---- the rules
@@ -418,7 +447,7 @@ impl World {
                 );
             }
         }
-        if after_power_cut {
+        if after_power_cut && self.net.is_none() {
             self.published = there;
         }
     }

@@ -1,29 +1,24 @@
 //! One request and its answer: sent, waited for, and sent again where that may help.
 //!
-//! The runtime is the client's own and has one thread; every call blocks until its answer begins. An answer's body is
-//! read as the caller asks for it, so a service sends no faster than its bytes are used.
+//! Every call blocks until its answer begins. How bytes go there and back is the carrier's affair; what counts as an
+//! answer, and for how long it is asked for, is decided here.
 
 use std::io::{self, Read};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
 use agent_trace_store::env::Env;
 use agent_trace_store::{Error, ErrorKind, Result};
 use bytes::Bytes;
+use reqwest::Method;
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, DATE, HeaderMap, HeaderValue, LOCATION, RETRY_AFTER};
-use reqwest::redirect::Policy;
-use reqwest::{Method, Response};
 use serde::de::DeserializeOwned;
-use tokio::runtime::Runtime;
-use tokio::time::timeout;
 
+use super::carrier::{Came, Carrier, Lost, Sent};
 use super::nonsense;
 use super::refusal::Refusal;
 use super::retry::{Tries, asked_micros, passes};
-use crate::limits::{
-    ANSWER_MICROS_MAX, CONNECT_MICROS_MAX, IDLE_MICROS_MAX, REFUSAL_BYTES_MAX, TRIES_MAX, WHOLE_MICROS_MAX,
-    WORK_MICROS_MAX,
-};
+use super::sockets::Sockets;
+use crate::limits::{ANSWER_MICROS_MAX, REFUSAL_BYTES_MAX, TRIES_MAX, WORK_MICROS_MAX};
 use crate::token::Token;
 
 /// Who a request speaks for.
@@ -84,44 +79,20 @@ impl<'a> Reply<'a> {
 /// Requests to one host.
 pub(super) struct Http {
     env: Env,
-    runtime: Runtime,
-    client: reqwest::Client,
-    host_url: String,
+    carrier: Box<dyn Carrier>,
     requests: AtomicU64,
     pub(super) tries_max: u32,
-}
-
-fn micros(micros: u64) -> Duration {
-    Duration::from_micros(micros)
 }
 
 impl Http {
     /// Prepares; nothing is sent yet.
     pub(super) fn open(env: &Env, host_url: &str) -> Result<Http> {
-        // Another part of the program may have chosen one already.
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let mut builder = reqwest::Client::builder()
-            .user_agent(concat!("agent-trace/", env!("CARGO_PKG_VERSION")))
-            .redirect(Policy::none())
-            .referer(false)
-            .connect_timeout(micros(CONNECT_MICROS_MAX))
-            .timeout(micros(WHOLE_MICROS_MAX));
-        if host_url.starts_with("http://") {
-            // Said to be in the open, or this machine: a proxy has no part in it.
-            builder = builder.no_proxy();
-        }
-        let failed = |error: &dyn std::fmt::Display| {
-            Error::new(ErrorKind::Failed, format!("cannot prepare requests to `{host_url}`"))
-                .with_source(error.to_string())
-        };
-        let client = builder.build().map_err(|error| failed(&with_causes(&error)))?;
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(1)
-            .enable_all()
-            .build()
-            .map_err(|error| failed(&error))?;
-        let (env, host_url) = (env.clone(), host_url.to_owned());
-        Ok(Http { env, runtime, client, host_url, requests: AtomicU64::new(0), tries_max: TRIES_MAX })
+        Ok(Http::over(env, Box::new(Sockets::open(host_url)?)))
+    }
+
+    /// The same by another way than sockets.
+    pub(super) fn over(env: &Env, carrier: Box<dyn Carrier>) -> Http {
+        Http { env: env.clone(), carrier, requests: AtomicU64::new(0), tries_max: TRIES_MAX }
     }
 
     pub(super) fn requests(&self) -> u64 {
@@ -150,23 +121,15 @@ impl Http {
 
     fn ask_once(&self, request: &Request<'_>) -> Result<Reply<'_>, Lost> {
         self.requests.fetch_add(1, Ordering::Relaxed);
-        let mut builder = self.client.request(request.method.clone(), &request.url);
-        builder = builder.headers(self.headers(request)?);
-        if let Some((_, body)) = &request.body {
-            builder = builder.body(body.clone());
-        }
-        let wait = if request.is_work { WORK_MICROS_MAX } else { ANSWER_MICROS_MAX };
-        let sent = self.runtime.block_on(async { timeout(micros(wait), builder.send()).await });
-        let response = match sent {
-            Ok(Ok(response)) => response,
-            Ok(Err(error)) => return Err(self.lost(&error)),
-            Err(_) => {
-                let message = format!("`{}` does not answer", self.host_url);
-                return Err(Lost { error: Error::new(ErrorKind::Unavailable, message), is_final: false });
-            }
-        };
-        let status = response.status().as_u16();
-        let answer = Answer { http: self, response, rest: Bytes::new() };
+        let came = self.carrier.carry(Sent {
+            method: request.method.clone(),
+            url: &request.url,
+            headers: headers(request)?,
+            body: request.body.as_ref().map(|(_, body)| body.clone()),
+            wait_micros: if request.is_work { WORK_MICROS_MAX } else { ANSWER_MICROS_MAX },
+        })?;
+        let status = came.status;
+        let answer = Answer { came, rest: Bytes::new() };
         if (200..300).contains(&status) {
             return Ok(Reply::Good(answer));
         }
@@ -179,103 +142,52 @@ impl Http {
         let refusal = Refusal { retry_after_micros, date, ..Refusal::read(status, location, &body) };
         Ok(Reply::Bad(refusal))
     }
-
-    fn headers(&self, request: &Request<'_>) -> Result<HeaderMap, Lost> {
-        let unfit =
-            |_| Lost { error: Error::invalid("cannot send what is no text in a header"), is_final: true };
-        let mut headers = HeaderMap::new();
-        if let Some((kind, _)) = &request.body {
-            headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
-        }
-        let secret = |text: String| -> Result<HeaderValue, Lost> {
-            let mut value = HeaderValue::try_from(text).map_err(|_| Lost {
-                error: Error::invalid("cannot send the token: it does not fit a header"),
-                is_final: true,
-            })?;
-            value.set_sensitive(true);
-            Ok(value)
-        };
-        match request.who {
-            Who::Token(Some(token)) => {
-                headers.insert(AUTHORIZATION, secret(format!("Bearer {}", token.expose()))?);
-            }
-            Who::Admin(admin) => {
-                headers.insert("x-admin-secret", secret(admin.expose().to_owned())?);
-            }
-            Who::Token(None) | Who::Nobody => {}
-        }
-        for (name, text) in &request.headers {
-            headers.insert(*name, HeaderValue::try_from(text.as_str()).map_err(unfit)?);
-        }
-        Ok(headers)
-    }
-
-    /// What it means that no answer came.
-    fn lost(&self, error: &reqwest::Error) -> Lost {
-        let is_final = error.is_builder() || is_untrusted(error);
-        let kind = if error.is_builder() { ErrorKind::Invalid } else { ErrorKind::Unavailable };
-        let what = if is_untrusted(error) {
-            format!("the certificate of `{}` cannot be trusted", self.host_url)
-        } else if error.is_connect() {
-            format!("cannot connect to `{}`", self.host_url)
-        } else if error.is_timeout() {
-            format!("`{}` does not answer", self.host_url)
-        } else {
-            format!("the connection to `{}` was lost", self.host_url)
-        };
-        Lost { error: Error::new(kind, what).with_source(with_causes(error)), is_final }
-    }
 }
 
-/// A request without an answer.
-struct Lost {
-    error: Error,
-    /// Whether another try would end the same.
-    is_final: bool,
-}
-
-/// Whether the other side could not prove who it is.
-fn is_untrusted(error: &reqwest::Error) -> bool {
-    let mut next: Option<&(dyn std::error::Error + 'static)> = Some(error);
-    while let Some(cause) = next {
-        if matches!(cause.downcast_ref::<rustls::Error>(), Some(rustls::Error::InvalidCertificate(_))) {
-            return true;
+fn headers(request: &Request<'_>) -> Result<HeaderMap, Lost> {
+    let unfit = |_| Lost { error: Error::invalid("cannot send what is no text in a header"), is_final: true };
+    let mut headers = HeaderMap::new();
+    if let Some((kind, _)) = &request.body {
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+    }
+    let secret = |text: String| -> Result<HeaderValue, Lost> {
+        let mut value = HeaderValue::try_from(text).map_err(|_| Lost {
+            error: Error::invalid("cannot send the token: it does not fit a header"),
+            is_final: true,
+        })?;
+        value.set_sensitive(true);
+        Ok(value)
+    };
+    match request.who {
+        Who::Token(Some(token)) => {
+            headers.insert(AUTHORIZATION, secret(format!("Bearer {}", token.expose()))?);
         }
-        // An error of the system may carry one of TLS that it does not name as its cause.
-        let inner = cause.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
-        next = match inner {
-            Some(inner) => Some(inner),
-            None => cause.source(),
-        };
+        Who::Admin(admin) => {
+            headers.insert("x-admin-secret", secret(admin.expose().to_owned())?);
+        }
+        Who::Token(None) | Who::Nobody => {}
     }
-    false
-}
-
-/// The innermost of the causes, which says most; the others repeat the URL.
-fn with_causes(error: &reqwest::Error) -> String {
-    let mut cause: &dyn std::error::Error = error;
-    while let Some(next) = cause.source() {
-        cause = next;
+    for (name, text) in &request.headers {
+        headers.insert(*name, HeaderValue::try_from(text.as_str()).map_err(unfit)?);
     }
-    cause.to_string()
+    Ok(headers)
 }
 
 /// An answer whose body is still to be read.
 pub struct Answer<'a> {
-    http: &'a Http,
-    response: Response,
+    came: Came<'a>,
     rest: Bytes,
 }
 
 impl Answer<'_> {
     /// The status.
     pub(super) fn status(&self) -> u16 {
-        self.response.status().as_u16()
+        self.came.status
     }
 
     /// A header, if it is there and a text.
     pub fn header(&self, name: &str) -> Option<String> {
-        self.response.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned)
+        self.came.headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned)
     }
 
     /// The next part of the body; nothing at the end.
@@ -283,20 +195,12 @@ impl Answer<'_> {
         if !self.rest.is_empty() {
             return Ok(Some(std::mem::take(&mut self.rest)));
         }
-        let response = &mut self.response;
-        let read =
-            self.http.runtime.block_on(async { timeout(micros(IDLE_MICROS_MAX), response.chunk()).await });
-        match read {
-            Ok(Ok(part)) => Ok(part),
-            Ok(Err(error)) => Err(io::Error::other(with_causes(&error))),
-            Err(_) => Err(io::ErrorKind::TimedOut.into()),
-        }
+        self.came.body.next()
     }
 
     /// All of the body, which must not be longer than this.
     pub fn bytes(mut self, bytes_max: u64) -> Result<Vec<u8>> {
-        let stated = self.response.content_length();
-        if stated.is_some_and(|stated| stated > bytes_max) {
+        if self.came.bytes.is_some_and(|stated| stated > bytes_max) {
             return Err(too_long(bytes_max));
         }
         let mut bytes = Vec::new();

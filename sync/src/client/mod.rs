@@ -1,7 +1,7 @@
 //! The client of a service: blocking calls, over HTTP, for both protocols.
 //!
 //! ```text
-//! calls ─► http: one request, repeated where it may be ─► reqwest, on a small runtime of its own
+//! calls ─► http: one request, repeated where it may be ─► carrier ─► sockets: reqwest, on a small runtime of its own
 //! ```
 //!
 //! What comes from a service is bounded before it is kept, and believed in nothing. The token goes to the host of the
@@ -9,9 +9,11 @@
 
 mod account;
 mod admin;
+pub mod carrier;
 mod http;
 mod refusal;
 mod retry;
+mod sockets;
 mod v1;
 mod v2;
 
@@ -27,6 +29,7 @@ pub use http::Answer;
 pub use v1::{Page, Resource};
 pub use v2::Arrived;
 
+use carrier::Carrier;
 use http::Http;
 
 /// A service, reachable, and who asks.
@@ -41,6 +44,11 @@ impl Client {
     /// Makes a client of the project at a URL; nothing is sent yet.
     pub fn open(env: &Env, url: &ServiceUrl, token: Option<Token>) -> Result<Client> {
         Ok(Client { http: Http::open(env, url.host_url())?, url: url.clone(), base: url.base_url(), token })
+    }
+
+    /// The same by another way than sockets.
+    pub fn over(env: &Env, url: &ServiceUrl, token: Option<Token>, carrier: Box<dyn Carrier>) -> Client {
+        Client { http: Http::over(env, carrier), url: url.clone(), base: url.base_url(), token }
     }
 
     /// The same, but each request is tried once: for questions whose answer is not worth a wait.

@@ -10,7 +10,7 @@ use reqwest::Method;
 use super::http::{Answer, Reply, Request, Who, cut};
 use super::{Client, nonsense};
 use crate::collect::Bodies;
-use crate::limits::{ANSWER_BYTES_MAX, QUESTION_IDS_MAX, RUNS_MAX, UPLOAD_CHUNK_BYTES_MAX};
+use crate::limits::{ANSWER_BYTES_MAX, QUESTION_IDS_MAX, RUNS_MAX, upload_chunk_bytes};
 use crate::wire::{
     ArrivalRun, ArrivalsBody, Caps, CommitRequest, CommittedBody, Cursor, FetchRequest, HoldsBody,
     HoldsRequest, OffsetBody, PartReader, ReconcileRequest, SymbolsBody,
@@ -135,7 +135,7 @@ impl Client {
         let (mut at, mut total) = (start, 0);
         let mut turns = 0;
         while at < bytes {
-            let length = usize::try_from(bytes - at).unwrap_or(usize::MAX).min(UPLOAD_CHUNK_BYTES_MAX);
+            let length = usize::try_from(bytes - at).unwrap_or(usize::MAX).min(upload_chunk_bytes());
             let mut chunk = vec![0; length];
             file.read_exact_at(&mut chunk, at)
                 .map_err(|error| Error::io(format!("cannot read segment `{}`", id.short()), error))?;

@@ -15,7 +15,7 @@ use super::replay::Learned;
 use super::{Memory, Service};
 use crate::collect::{Bodies, Source};
 use crate::light::{Ranges, each_id};
-use crate::limits::{RECONCILE_ROUNDS_MAX, RUNS_MAX, SYMBOLS_FIRST};
+use crate::limits::{RECONCILE_ROUNDS_MAX, RUNS_MAX, symbols_first};
 use crate::reconcile::{Difference, Progress, Reconciliation};
 use crate::select::sources;
 use crate::wire::{ArrivalRun, Cursor, Part};
@@ -110,7 +110,7 @@ impl Service {
 /// 1.4 symbols are needed for each id of the difference, which is at least the difference in size.
 fn may_be_cheaper(here: u64, there: u64) -> bool {
     let symbols = here.abs_diff(there).saturating_mul(7) / 5;
-    symbols.max(SYMBOLS_FIRST as u64) < there
+    symbols.max(symbols_first() as u64) < there
 }
 
 /// Finds out which of the events that are missed are here by now; those are known to stand there by their places too.

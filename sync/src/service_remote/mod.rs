@@ -51,8 +51,15 @@ pub struct Service {
 impl Service {
     /// Prepares; nothing is sent yet.
     pub fn open(env: &Env, url: &ServiceUrl, token: Option<Token>) -> Result<Service> {
-        let client = Arc::new(Client::open(env, url, token)?);
-        Ok(Service { client, id: remote_id(url), name: url.to_string() })
+        Ok(Service::over(Client::open(env, url, token)?))
+    }
+
+    /// The same over calls that somebody else has prepared.
+    pub fn over(client: Client) -> Service {
+        let url = client.url();
+        let name = url.to_string();
+        let id = remote_id(url);
+        Service { client: Arc::new(client), id, name }
     }
 
     /// The calls of the service.
@@ -69,7 +76,8 @@ impl Service {
     pub fn push(&self, store: &Store, options: &PushOptions, progress: &dyn Progress) -> Result<PushReport> {
         let _busy = store.busy()?;
         let _lock = self.lock(store)?;
-        store.settle()?;
+        // What is not indexed would look as if somebody else had written it, where the service has it already.
+        store.catch_up()?;
         let mut memory = self.remembered(store)?;
         let report = match self.protocol(store, &mut memory)? {
             Protocol::Two => self.push_segments(store, &mut memory, options, progress),

@@ -18,7 +18,7 @@ use agent_trace_store::{Error, ErrorKind, Kind, ObjectId, Result, SegmentId, Sto
 use super::compare::note_found;
 use super::{Memory, Service};
 use crate::collect::Bodies;
-use crate::limits::{ADOPT_BYTES_MIN, QUESTION_IDS_MAX, RUNS_MAX, SEGMENTS_AHEAD, STREAMS_MAX};
+use crate::limits::{QUESTION_IDS_MAX, RUNS_MAX, SEGMENTS_AHEAD, STREAMS_MAX, adopt_bytes_min};
 use crate::take::{PullOptions, PullReport, Taking};
 use crate::wire::{ArrivalRun, Cursor, ErrorBody, Part, PartReader};
 
@@ -348,7 +348,7 @@ impl Inbox {
             at += read as u64;
             progress.advance(read as u64);
         }
-        if bytes >= ADOPT_BYTES_MIN {
+        if bytes >= adopt_bytes_min() {
             // It may become part of the store as it is.
             target.sync().map_err(doing)?;
         }

@@ -197,3 +197,44 @@ fn a_failure_of_any_operation_is_survived_without_a_restart() {
         finish(&disk, &pushed, &case);
     }
 }
+
+#[test]
+fn a_project_answers_again_when_what_failed_for_a_while_is_over() {
+    let pushed = pushed();
+    let count = operations(&pushed);
+    for step in (0..count).step_by(usize::try_from(4 * stride()).unwrap()) {
+        let case = format!("failing from operation {step} of {count}");
+        let disk = pushed.disk.snapshot(step + 700);
+        let archive = open(&disk);
+        disk.fail_at(disk.operations() + step, FaultKind::Eio, Repeat::FromThenOn);
+        let _ = workload(&archive, &pushed, &mut Known::default());
+        // Opening anew fails too.
+        let _ = workload(&archive, &pushed, &mut Known::default());
+        disk.clear_faults();
+        archive.arrivals(0).unwrap_or_else(|error| panic!("{case}: {}", explain(&error)));
+        let again = workload(&archive, &pushed, &mut Known::default());
+        again.unwrap_or_else(|error| panic!("{case}: {}", explain(&error)));
+        assert_eq!(visible(&archive), WHOLE, "{case}");
+    }
+}
+
+#[test]
+fn a_commit_that_was_begun_is_finished_days_later() {
+    let pushed = pushed();
+    let count = operations(&pushed);
+    for step in (0..count).step_by(usize::try_from(stride()).unwrap()) {
+        let case = format!("cut at operation {step} of {count}");
+        let disk = pushed.disk.snapshot(step + 300);
+        disk.crash_at(disk.operations() + step);
+        let mut known = Known::default();
+        let run = ProjectArchive::open(&disk.env(), Path::new(PROJECT));
+        let _ = run.and_then(|archive| workload(&archive, &pushed, &mut known));
+        if !disk.is_powered() {
+            disk.restart();
+        }
+        disk.clear_faults();
+        disk.advance(3 * 86_400_000_000);
+        check(&disk, &known, &case);
+        finish(&disk, &pushed, &case);
+    }
+}

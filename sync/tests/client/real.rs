@@ -119,3 +119,16 @@ fn a_restored_store_without_its_index_takes_a_new_writer() {
     }
     assert_eq!(client(&env, &at).push(&a, &full(), &Silent).unwrap().sent.len(), 0);
 }
+
+#[test]
+fn a_push_without_the_index_does_not_take_the_store_for_a_copy() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = start(&dir);
+    let (disk, env, stores) = world(&["/a", "/b"]);
+    add(&stores[0], Kind::TRACE, (0..3).map(trace));
+    client(&env, &at).push(&stores[0], &full(), &Silent).unwrap();
+    add(&stores[0], Kind::TRACE, (3..5).map(trace));
+    let (a, _) = without_index(&disk, &env, stores);
+    let pushed = client(&env, &at).push(&a, &full(), &Silent).unwrap();
+    assert_eq!((pushed.new_writer, pushed.sent[&Kind::TRACE]), (false, 2));
+}

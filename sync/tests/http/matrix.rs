@@ -226,6 +226,7 @@ fn expected(route: &Route, who: &Who) -> u16 {
         Access::Open if route.path.ends_with("/verify") => return 401,
         Access::Open => return 200,
         Access::Admin => return 403,
+        Access::Hidden => return 404,
         Access::AdminOrToken | Access::Token(_) if !who.is_valid => return 401,
         Access::AdminOrToken => {
             let may = who.bound.is_none() && who.allows(Scope::ProjectsWrite) && who.org == 0;

@@ -2,11 +2,11 @@
 //!
 //! One lock orders all writes; readers look at what was published last and wait for nobody. What is taken in is durable
 //! in the store first, then gets its positions in `arrivals.redb`, and only then is seen. What a crash left between the
-//! two is finished when the archive is opened. After a failed write the next one opens everything anew (I9).
+//! two is finished when the archive is opened. After a failed write whoever comes next opens everything anew (I9).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, TryLockError};
 
 use agent_trace_store::env::Env;
 use agent_trace_store::layout::create_dir_durably;
@@ -96,6 +96,7 @@ impl ProjectArchive {
         let mut writing = archive.writing();
         archive.finish_interrupted(&mut writing)?;
         drop(writing);
+        archive.uploads.sweep()?;
         Ok(archive)
     }
 
@@ -114,6 +115,7 @@ impl ProjectArchive {
 
     /// Runs `work` on one read transaction of the arrivals.
     pub(super) fn read<T>(&self, work: impl FnOnce(&ReadTransaction) -> Result<T>) -> Result<T> {
+        self.heal();
         let opened = self.opened.read().unwrap_or_else(PoisonError::into_inner);
         match &*opened {
             Some(opened) => opened.read(work),
@@ -137,6 +139,20 @@ impl ProjectArchive {
             self.open_again(&mut writing)?;
         }
         work(&mut writing)
+    }
+
+    /// Opens everything anew where a write has failed and nobody writes just now: readers would wait for ever for the
+    /// next one, and whoever writes reads first.
+    fn heal(&self) {
+        let mut writing = match self.writing.try_lock() {
+            Ok(writing) => writing,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => return,
+        };
+        if writing.broken {
+            // Where that fails too, the reader finds out, and the next one tries again.
+            let _ = self.open_again(&mut writing);
+        }
     }
 
     /// Runs what changes something: unless it comes to its end, nothing is known of what it left behind.

@@ -286,6 +286,10 @@ impl ProjectArchive {
             } else if let Some(sealed) = seen.segments.get(id) {
                 // Kept as it is before the crash: its events are in the store, and have no positions.
                 plan.segments.push(adopted(sealed));
+            } else {
+                let id = id.short();
+                let message = format!("cannot finish a commit that was begun: segment `{id}` is gone");
+                return Err(Error::corrupt(message));
             }
         }
         // New is what has no position. Of that, what is in the store already is not appended again.

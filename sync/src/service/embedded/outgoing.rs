@@ -19,7 +19,7 @@ use super::archive::{ProjectArchive, Seen};
 use super::arrivals::{self, ArrivedRun, Mark};
 use super::places::{Places, each_event_of};
 use crate::collect::{chosen_events, collect_into};
-use crate::limits::{PART_TIPS_MAX, PULL_EVENTS_TARGET, QUESTION_IDS_MAX, RUNS_MAX};
+use crate::limits::{PART_TIPS_MAX, QUESTION_IDS_MAX, RUNS_MAX, pull_events_target};
 use crate::remote::events_of;
 use crate::service::archive::{ArrivalRun, Bodies, Part};
 
@@ -116,7 +116,7 @@ impl ProjectArchive {
         for (source, mut numbers) in chosen.into_iter().enumerate() {
             numbers.sort_unstable();
             numbers.dedup();
-            for part in numbers.chunks(PULL_EVENTS_TARGET) {
+            for part in numbers.chunks(pull_events_target()) {
                 sending.loose.push((source, part.to_vec()));
                 sending.flush(each)?;
             }
@@ -224,7 +224,7 @@ impl<'a> Outgoing<'a> {
             return Ok(());
         }
         let waiting: usize = self.loose.iter().map(|(_, numbers)| numbers.len()).sum();
-        if waiting >= PULL_EVENTS_TARGET {
+        if waiting >= pull_events_target() {
             self.flush(each)?;
         }
         if self.loose.is_empty() && self.unmarked {

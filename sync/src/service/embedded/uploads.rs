@@ -37,13 +37,11 @@ pub(super) fn folder_of(token: &TokenId) -> String {
 }
 
 impl Uploads {
-    /// Opens the folder, and removes what is older than a day.
+    /// Opens the folder. What is old stays until it is swept: a commit that was begun may need it.
     pub(super) fn open(env: &Env, dir: PathBuf) -> Result<Uploads> {
-        let uploads = Uploads { env: env.clone(), dir, busy: Mutex::default() };
-        create_dir_durably(env, &uploads.dir)
-            .map_err(|error| Error::io(format!("cannot create `{}`", uploads.dir.display()), error))?;
-        uploads.sweep()?;
-        Ok(uploads)
+        create_dir_durably(env, &dir)
+            .map_err(|error| Error::io(format!("cannot create `{}`", dir.display()), error))?;
+        Ok(Uploads { env: env.clone(), dir, busy: Mutex::default() })
     }
 
     fn path(&self, folder: &str, id: &SegmentId) -> PathBuf {

@@ -30,20 +30,17 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Runtime;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::Semaphore;
 use tokio::time::{Instant, Sleep};
 use tokio_rustls::TlsAcceptor;
 
 use super::answer::chain;
-use super::body::Spools;
 use super::limits::{
     BLOCKING_THREADS_MAX, CONNECTION_BUFFER_BYTES, CONNECTION_STREAMS_MAX, CONNECTIONS_MAX,
-    DRAIN_SECONDS_MAX, HEADER_BYTES_MAX, HEADERS_MAX, ORG_REQUESTS_TOKENS, STREAM_WINDOW_BYTES,
+    DRAIN_SECONDS_MAX, HEADER_BYTES_MAX, HEADERS_MAX, STREAM_WINDOW_BYTES,
 };
-use super::metrics::Metrics;
 use super::opening::Opening;
-use super::routes::{counted, router};
-use super::throttle::{Rates, Turns};
+use super::routes::router;
 use super::{Backend, Config, State, TlsFiles, Waits};
 
 /// Certificates and keys are at most this long.
@@ -81,7 +78,7 @@ impl Server {
     /// The same, but clients are waited for as long as this.
     pub fn bind_with(config: &Config, backend: Backend, waits: Waits) -> Result<Server> {
         let tls = config.tls.as_ref().map(|files| acceptor(&backend.env, files)).transpose()?;
-        let spools = Arc::new(Spools::open(&backend.env, &config.spool)?);
+        let state = Arc::new(State::open(backend, &config.spool, config.requests_per_second, waits)?);
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .enable_all()
             .max_blocking_threads(BLOCKING_THREADS_MAX)
@@ -90,18 +87,6 @@ impl Server {
             .map_err(|error| Error::io("cannot start threads for the service", error))?;
         let (listener, address) = runtime.block_on(listen(config.listen))?;
         let metrics = config.metrics.map(|at| runtime.block_on(listen(at))).transpose()?;
-        let state = Arc::new(State {
-            env: backend.env,
-            accounts: backend.accounts,
-            staging: backend.staging,
-            rates: Rates::new(config.requests_per_second),
-            org_rates: Rates::new(config.requests_per_second.saturating_mul(ORG_REQUESTS_TOKENS)),
-            turns: Turns::new(),
-            spools,
-            metrics: Metrics::new(counted()),
-            waits,
-            draining: watch::Sender::new(false),
-        });
         Ok(Server { runtime, state, listener, address, metrics, tls })
     }
 

@@ -16,6 +16,8 @@ mod call;
 mod flow;
 pub mod limits;
 mod listen;
+#[cfg(feature = "sim")]
+pub mod local;
 mod metrics;
 mod opening;
 mod pages;
@@ -28,7 +30,7 @@ mod text;
 mod throttle;
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -42,7 +44,9 @@ pub use routes::{Access, ROUTES, Route};
 
 use answer::Refusal;
 use body::Spools;
+use limits::ORG_REQUESTS_TOKENS;
 use metrics::{Limit, Metrics};
+use routes::counted;
 use throttle::{Rates, Turns};
 
 use crate::limits::ORG_UPLOADS_MAX;
@@ -133,6 +137,22 @@ struct State {
 }
 
 impl State {
+    /// Makes it, with the folder for bodies that have no room in memory.
+    fn open(backend: Backend, spool: &Path, requests_per_second: u32, waits: Waits) -> Result<State> {
+        Ok(State {
+            spools: Arc::new(Spools::open(&backend.env, spool)?),
+            env: backend.env,
+            accounts: backend.accounts,
+            staging: backend.staging,
+            rates: Rates::new(requests_per_second),
+            org_rates: Rates::new(requests_per_second.saturating_mul(ORG_REQUESTS_TOKENS)),
+            turns: Turns::new(),
+            waits,
+            metrics: Metrics::new(counted()),
+            draining: watch::Sender::new(false),
+        })
+    }
+
     /// Counts a request of a token and of its organisation, or puts it off.
     fn admit(&self, grant: &Grant) -> Result<(), Refusal> {
         let now = self.env.clock.monotonic_micros();
