@@ -22,6 +22,8 @@ const PART: Size =
     Size { commits: 12, unattributed: 5, transcripts: &[40, 5_000, 70_001, 280_003], summaries: 3 };
 /// Runs of one command until it is done; each is cut by at most a few kills.
 const RUNS_MAX: usize = 20;
+/// Tries of one upload; between two of them a busy machine may need long to start the service again.
+const TRIES_MAX: usize = 600;
 
 struct World {
     _dir: TempDir,
@@ -138,7 +140,7 @@ impl World {
 
     fn until_acknowledged(&self, path: &str, body: &[u8], is_done: impl Fn(&Value) -> bool) {
         let header = format!("Authorization: Bearer {}", self.token);
-        for _ in 0..RUNS_MAX {
+        for _ in 0..TRIES_MAX {
             if let Some((status, answer)) = ask(self.proxy.address, "POST", path, &header, body) {
                 assert!(status == 200 || status == 201, "{path}: {status} {answer}");
                 let answer = serde_json::from_str(&answer).unwrap();

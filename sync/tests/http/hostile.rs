@@ -16,9 +16,9 @@ use crate::client::{Answer, Ask, parse, read};
 use crate::fake::EPOCH;
 use crate::service::{ADMIN, Service};
 
-/// A service that hardly waits.
+/// A service that hardly waits, but long enough for an honest client on a busy machine.
 fn hurried() -> Service {
-    let short = Duration::from_millis(250);
+    let short = Duration::from_secs(1);
     Service::start_waiting(100_000, Waits { headers: short, handshake: short, body: short, answer: short })
 }
 
@@ -68,7 +68,7 @@ fn let_go(service: &Service) {
 fn who_does_not_come_to_a_request_is_cut() {
     let service = hurried();
     // Nothing at all, the beginning of what may be version 2, parts of a head, and a second request that does not come.
-    for bytes in [
+    let starts = [
         &b""[..],
         b"P",
         b"PRI * HTTP/2.0\r\n\r\nS",
@@ -77,61 +77,81 @@ fn who_does_not_come_to_a_request_is_cut() {
         b"GET / HTTP/1.1\r\nHost: x\r\n",
         b"GET / HTTP/1.1\r\nHost: x\r\nX-Half: ",
         b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n",
-    ] {
-        let mut stream = connect(&service);
-        stream.write_all(bytes).unwrap();
-        let said = rest(stream);
-        assert!(said.is_empty() || !said.starts_with(b"HTTP/1.1 5"), "{}", String::from_utf8_lossy(&said));
-    }
-    // One byte after the other, each in good time.
-    for start in [&b"GET / HTTP/1.1\r\nX: "[..], b""] {
-        let mut stream = connect(&service);
-        stream.write_all(start).unwrap();
-        let mut head = b"GET / HTTP/1.1\r\nX: ".iter().chain(std::iter::repeat(&b'x'));
-        endless(stream.try_clone().unwrap(), || {
-            std::thread::sleep(Duration::from_millis(20));
-            vec![*head.next().unwrap()]
-        });
-    }
-    let_go(&service);
+    ];
+    let service = &service;
+    std::thread::scope(|scope| {
+        for bytes in starts {
+            scope.spawn(move || {
+                let mut stream = connect(service);
+                stream.write_all(bytes).unwrap();
+                let said = rest(stream);
+                assert!(!said.starts_with(b"HTTP/1.1 5"), "{}", String::from_utf8_lossy(&said));
+            });
+        }
+        // One byte after the other, each in good time: of a head, and of what may become version 2.
+        for start in [&b"GET / HTTP/1.1\r\nX: "[..], b""] {
+            scope.spawn(move || {
+                let mut stream = connect(service);
+                stream.write_all(start).unwrap();
+                let slow = if start.is_empty() { &b"PRI * HTTP/2.0\r\n\r\nS"[..] } else { b"" };
+                let mut bytes = slow.iter().chain(std::iter::repeat(&b'x'));
+                endless(stream, || {
+                    std::thread::sleep(Duration::from_millis(100));
+                    vec![*bytes.next().unwrap()]
+                });
+            });
+        }
+    });
+    let_go(service);
 }
 
 #[test]
 fn a_body_that_does_not_come_is_said_to_be_slow() {
     let service = hurried();
     let token = service.token(0, None, &[Scope::Read, Scope::Write]);
-    for path in ["/api/v1/sync/traces", "/api/v1/blobs", "/api/v1/tokens/verify", "/api/v2/acme/web/commit"] {
-        for framing in [("Content-Length", "1000"), ("Transfer-Encoding", "chunked")] {
-            let ask = Ask::new("POST", path).token(&token).header(framing.0, framing.1);
-            let part = if framing.1 == "chunked" { "2\r\n{\"\r\n" } else { "{\"" };
-            // Half of it, and nothing more.
-            let mut stream = connect(&service);
-            stream.write_all(format!("{}{part}", ask.head()).as_bytes()).unwrap();
-            let answer = read(stream, false);
-            assert_eq!(answer.status, 408, "{path} {framing:?}: {answer:?}");
-            assert_eq!(answer.json()["code"], "slow");
-            // Half of it, and an end.
-            let mut stream = connect(&service);
-            stream.write_all(format!("{}{part}", ask.head()).as_bytes()).unwrap();
-            stream.shutdown(Shutdown::Write).unwrap();
-            let said = rest(stream);
-            if !said.is_empty() {
-                let answer = parse(&said, false);
-                assert_eq!((answer.status, answer.json()["code"].as_str()), (408, Some("cut")), "{path}");
-            }
+    let (service, token) = (&service, &token);
+    std::thread::scope(|scope| {
+        for path in
+            ["/api/v1/sync/traces", "/api/v1/blobs", "/api/v1/tokens/verify", "/api/v2/acme/web/commit"]
+        {
+            scope.spawn(move || halves(service, token, path));
+        }
+        // A byte now and then is too little in the long run.
+        scope.spawn(move || {
+            let ask =
+                Ask::new("POST", "/api/v1/sync/traces").token(token).header("Content-Length", "1000000");
+            let mut stream = connect(service);
+            stream.write_all(ask.head().as_bytes()).unwrap();
+            let said = endless(stream, || {
+                std::thread::sleep(Duration::from_millis(20));
+                b" ".to_vec()
+            });
+            assert_eq!(parse(&said, false).json()["code"], "slow");
+        });
+    });
+    let_go(service);
+    assert_eq!(counter(service, "agent_trace_requests_in_progress"), 0);
+}
+
+/// Sends half of a body, and then nothing more, or an end.
+fn halves(service: &Service, token: &str, path: &str) {
+    for framing in [("Content-Length", "1000"), ("Transfer-Encoding", "chunked")] {
+        let ask = Ask::new("POST", path).token(token).header(framing.0, framing.1);
+        let part = if framing.1 == "chunked" { "2\r\n{\"\r\n" } else { "{\"" };
+        let mut stream = connect(service);
+        stream.write_all(format!("{}{part}", ask.head()).as_bytes()).unwrap();
+        let answer = read(stream, false);
+        assert_eq!(answer.status, 408, "{path} {framing:?}: {answer:?}");
+        assert_eq!(answer.json()["code"], "slow");
+        let mut stream = connect(service);
+        stream.write_all(format!("{}{part}", ask.head()).as_bytes()).unwrap();
+        stream.shutdown(Shutdown::Write).unwrap();
+        let said = rest(stream);
+        if !said.is_empty() {
+            let answer = parse(&said, false);
+            assert_eq!((answer.status, answer.json()["code"].as_str()), (408, Some("cut")), "{path}");
         }
     }
-    // A byte now and then is too little in the long run.
-    let ask = Ask::new("POST", "/api/v1/sync/traces").token(&token).header("Content-Length", "1000000");
-    let mut stream = connect(&service);
-    stream.write_all(ask.head().as_bytes()).unwrap();
-    let said = endless(stream, || {
-        std::thread::sleep(Duration::from_millis(20));
-        b" ".to_vec()
-    });
-    assert_eq!(parse(&said, false).json()["code"], "slow");
-    let_go(&service);
-    assert_eq!(counter(&service, "agent_trace_requests_in_progress"), 0);
 }
 
 #[test]
