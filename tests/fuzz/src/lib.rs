@@ -306,7 +306,7 @@ fn read_segment(file: &dyn File) {
     let mut unpacker = Unpacker::new();
     let fetch = |_: &ObjectId| Err(Error::new(ErrorKind::NotFound, "not looked for here"));
     let scanned = scan(file, &key, start, &mut |batch| {
-        if let Ok(digest) = digest(&batch, &mut unpacker, &fetch) {
+        if let Ok(digest) = digest(&batch, &mut unpacker, &fetch, true) {
             let rows = contents.absorb(digest)?;
             assert!(rows.len() as u64 <= u64::from(contents.events));
         }
@@ -389,7 +389,7 @@ fn true_contents(bytes: &[u8], key: &FrameKey, tail: LogTail) -> Contents {
     let start = ScanStart { offset: HEADER_BYTES as u64, batch: 0, tail, events: 0 };
     let fetch = |_: &ObjectId| Err(Error::new(ErrorKind::NotFound, "not looked for here"));
     let _ = scan(&MemoryFile(bytes.to_vec()), key, start, &mut |batch| {
-        if let Ok(digest) = digest(&batch, &mut Unpacker::new(), &fetch) {
+        if let Ok(digest) = digest(&batch, &mut Unpacker::new(), &fetch, true) {
             contents.absorb(digest)?;
         }
         Ok(())
