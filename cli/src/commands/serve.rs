@@ -46,7 +46,7 @@ pub(super) fn run(context: &Context, args: &args::Serve) -> Result<Done, Failure
 
 /// The admin's secret that a file gives, else the variable.
 pub(super) fn admin_secret(context: &Context, file: Option<&Path>) -> Result<Option<String>, Failure> {
-    let Some(path) = file else { return Ok(settings::secret(ADMIN_SECRET)?) };
+    let Some(path) = file else { return settings::secret(ADMIN_SECRET) };
     let path = context.settings.directory.join(path);
     let failed = |error| Error::io(format!("cannot read `{}`", path.display()), error);
     let file = context.env.fs.open(&path).map_err(failed)?;
