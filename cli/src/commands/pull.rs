@@ -83,7 +83,11 @@ pub(super) fn to_json(remote: &Named, dry_run: bool, report: &PullReport) -> jso
 pub(super) fn print(ui: &Ui, dry_run: bool, report: &PullReport) -> Result<(), Failure> {
     ui.line(format_args!("{}{}", push::prefix(dry_run), push::counted("Pulled", &report.taken)))?;
     if !dry_run && report.bytes > 0 {
-        ui.note(&format!("{} in {} segment(s)", ui::bytes(report.bytes), report.segments));
+        let within = match report.segments {
+            0 => String::new(),
+            count => format!(" in {count} segment(s)"),
+        };
+        ui.note(&format!("{}{within}", ui::bytes(report.bytes)));
     }
     print_bodies(ui, report);
     for fork in &report.forks {
