@@ -24,6 +24,8 @@ impl Service {
     /// Learns what stands there by what differs from here. False where arrivals are to be listed instead; then nothing
     /// has changed.
     pub(super) fn compare(&self, store: &Store, memory: &mut Memory, newest: u64) -> Result<bool> {
+        // What is not indexed would seem to be there only.
+        store.catch_up()?;
         let snapshot = store.snapshot()?;
         if !may_be_cheaper(store.held(&snapshot)?.len(), newest) {
             return Ok(false);
@@ -81,6 +83,7 @@ impl Service {
     ) -> Result<()> {
         let own = store.writer();
         if !learned.is_compared {
+            store.catch_up()?;
             let unknown = store.held(&store.snapshot()?)?.minus(&memory.state.has);
             if unknown.logs().any(|(writer, _)| *writer != own) {
                 note_found(store, memory)?;

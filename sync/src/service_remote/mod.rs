@@ -76,8 +76,7 @@ impl Service {
     pub fn push(&self, store: &Store, options: &PushOptions, progress: &dyn Progress) -> Result<PushReport> {
         let _busy = store.busy()?;
         let _lock = self.lock(store)?;
-        // What is not indexed would look as if somebody else had written it, where the service has it already.
-        store.catch_up()?;
+        store.settle()?;
         let mut memory = self.remembered(store)?;
         let report = match self.protocol(store, &mut memory)? {
             Protocol::Two => self.push_segments(store, &mut memory, options, progress),

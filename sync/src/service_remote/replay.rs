@@ -109,6 +109,8 @@ impl Service {
         else {
             return Ok(false);
         };
+        // What is not indexed would look as if somebody else had written it.
+        store.catch_up()?;
         let tail = store.tail()?;
         if tip.seq.get() <= tail.seq {
             let place = EventSet::from_ranges([(writer, tip.seq.get(), tip.seq.get())]);
