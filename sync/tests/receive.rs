@@ -91,7 +91,7 @@ fn recipes_put_together_what_they_say() {
     is_refused(&[one], &[Recipe { bytes: 9, ..recipe(b"one one ", &[part(one), part(one)]) }]);
     assert!(matches!(
         checked(&[one], &[recipe(b"one none", &[part(one), part(b"none")])]),
-        Ok(Verdict::Incomplete(id)) if id == ObjectId::of(b"none")
+        Ok(Verdict::Incomplete(id)) if id == [ObjectId::of(b"none")]
     ));
 }
 
