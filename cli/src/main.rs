@@ -4,6 +4,7 @@
 //! nothing about stores.
 
 mod args;
+mod attribution;
 mod commands;
 mod document;
 mod edit;
