@@ -1,6 +1,7 @@
 //! What can be written on the command line, as plain data; reading it does nothing else.
 
 mod admin;
+mod link;
 mod serve;
 
 use std::convert::Infallible;
@@ -15,6 +16,7 @@ pub(crate) use admin::{
     Admin, AdminOrg, AdminProject, AdminProjectCreate, AdminToken, OrgCreate, ProjectRemove, Service,
     TokenCreate,
 };
+pub(crate) use link::{CommitLink, Link};
 pub(crate) use serve::Serve;
 
 /// The whole command line.
@@ -89,6 +91,12 @@ pub(crate) enum Command {
     Status,
     /// Count records by kind, agent and month
     Stats,
+    /// Work out whose lines a commit holds, and write it down
+    CommitLink(CommitLink),
+    /// Carry ledgers over to rewritten commits, given as pairs on stdin
+    RewriteLedger,
+    /// The same as commit-link for many commits, by what they hold, whatever hooks have run
+    Link(Link),
     /// Manage remotes
     #[command(subcommand)]
     Remote(Remote),

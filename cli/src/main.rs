@@ -12,6 +12,7 @@ mod git;
 #[allow(unreachable_pub, reason = "written as a crate would be")]
 mod import;
 mod json;
+mod link;
 mod project;
 mod remotes;
 mod report;

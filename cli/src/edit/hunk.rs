@@ -62,6 +62,11 @@ impl<'a> Lines<'a> {
         range.map(|at| NewLine { hash: LineHash::of(self.bytes[at]), loose: self.lines[at].loose }).collect()
     }
 
+    /// The hash of one line.
+    pub(crate) fn hash(&self, at: usize) -> LineHash {
+        LineHash::of(self.bytes[at])
+    }
+
     /// The hash of these as one text.
     pub(crate) fn content(&self, range: std::ops::Range<usize>) -> LineHash {
         let text = self.bytes[range].join(&b'\n');
