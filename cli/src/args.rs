@@ -2,6 +2,7 @@
 
 mod admin;
 mod link;
+mod notes;
 mod serve;
 
 use std::convert::Infallible;
@@ -17,6 +18,7 @@ pub(crate) use admin::{
     TokenCreate,
 };
 pub(crate) use link::{CommitLink, Link};
+pub(crate) use notes::{Include, Notes};
 pub(crate) use serve::Serve;
 
 /// The whole command line.
@@ -97,6 +99,9 @@ pub(crate) enum Command {
     RewriteLedger,
     /// The same as commit-link for many commits, by what they hold, whatever hooks have run
     Link(Link),
+    /// Tell readers of the repository by git notes, under refs/notes/agent-trace
+    #[command(subcommand)]
+    Notes(Notes),
     /// Manage remotes
     #[command(subcommand)]
     Remote(Remote),

@@ -18,6 +18,8 @@ pub(crate) const SHOW: &str = "agent-trace/show/1";
 pub(crate) const STATUS: &str = "agent-trace/status/1";
 pub(crate) const STATS: &str = "agent-trace/stats/1";
 pub(crate) const LINK: &str = "agent-trace/link/1";
+pub(crate) const NOTE: &str = "agent-trace/note/1";
+pub(crate) const NOTES: &str = "agent-trace/notes/1";
 pub(crate) const REMOTE: &str = "agent-trace/remote/1";
 pub(crate) const PUSH: &str = "agent-trace/push/1";
 pub(crate) const PULL: &str = "agent-trace/pull/1";
@@ -228,6 +230,22 @@ pub(crate) struct LinkedCommit {
     pub(crate) added: u64,
     pub(crate) written: bool,
     pub(crate) missing: bool,
+}
+
+/// `notes show`
+#[derive(Serialize)]
+pub(crate) struct Note {
+    pub(crate) schema: &'static str,
+    pub(crate) commit: String,
+    pub(crate) note: serde_json::Value,
+}
+
+/// The other commands of `notes`; `changed` counts notes, of a push whether something was sent.
+#[derive(Serialize)]
+pub(crate) struct Notes {
+    pub(crate) schema: &'static str,
+    pub(crate) what: &'static str,
+    pub(crate) changed: u64,
 }
 
 /// `remote`: one line for each remote.

@@ -13,6 +13,7 @@ mod git;
 mod import;
 mod json;
 mod link;
+mod notes;
 mod project;
 mod remotes;
 mod report;

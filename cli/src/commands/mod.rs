@@ -11,6 +11,7 @@ mod init;
 mod link;
 mod log;
 mod man;
+mod notes;
 mod project;
 mod pull;
 mod push;
@@ -108,6 +109,7 @@ pub(crate) fn run(context: &Context, command: &Command) -> Result<Done, Failure>
         Command::CommitLink(args) => link::commit(context, args),
         Command::RewriteLedger => link::rewrite(context),
         Command::Link(args) => link::link(context, args),
+        Command::Notes(args) => notes::run(context, args),
         Command::Remote(args) => remote::run(context, args),
         Command::Project(args) => project::run(context, args),
         Command::Push(args) => push::run(context, args),

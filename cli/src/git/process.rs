@@ -88,7 +88,7 @@ impl Git {
 }
 
 /// What a command printed, if it did well.
-pub(super) fn answer(what: &str, output: Output) -> Result<Vec<u8>> {
+pub(crate) fn answer(what: &str, output: Output) -> Result<Vec<u8>> {
     if output.status.success() {
         return Ok(output.stdout);
     }
@@ -97,7 +97,7 @@ pub(super) fn answer(what: &str, output: Output) -> Result<Vec<u8>> {
 }
 
 /// Says that there is no git.
-pub(super) fn not_started(error: &io::Error) -> Error {
+pub(crate) fn not_started(error: &io::Error) -> Error {
     let message = if error.kind() == io::ErrorKind::NotFound {
         "cannot ask git: `git` is not installed"
     } else {
