@@ -1,6 +1,8 @@
 //! What can be written on the command line, as plain data; reading it does nothing else.
 
 mod admin;
+mod link;
+mod notes;
 mod serve;
 
 use std::convert::Infallible;
@@ -15,6 +17,8 @@ pub(crate) use admin::{
     Admin, AdminOrg, AdminProject, AdminProjectCreate, AdminToken, OrgCreate, OrgSet, ProjectRemove, Quota,
     Service, TokenCreate,
 };
+pub(crate) use link::{CommitLink, Link};
+pub(crate) use notes::{Include, Notes};
 pub(crate) use serve::Serve;
 
 /// The whole command line.
@@ -89,6 +93,15 @@ pub(crate) enum Command {
     Status,
     /// Count records by kind, agent and month
     Stats,
+    /// Work out whose lines a commit holds, and write it down
+    CommitLink(CommitLink),
+    /// Carry ledgers over to rewritten commits, given as pairs on stdin
+    RewriteLedger,
+    /// The same as commit-link for many commits, by what they hold, whatever hooks have run
+    Link(Link),
+    /// Tell readers of the repository by git notes, under refs/notes/agent-trace
+    #[command(subcommand)]
+    Notes(Notes),
     /// Manage remotes
     #[command(subcommand)]
     Remote(Remote),

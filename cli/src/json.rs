@@ -17,6 +17,9 @@ pub(crate) const LOG: &str = "agent-trace/log/1";
 pub(crate) const SHOW: &str = "agent-trace/show/1";
 pub(crate) const STATUS: &str = "agent-trace/status/1";
 pub(crate) const STATS: &str = "agent-trace/stats/1";
+pub(crate) const LINK: &str = "agent-trace/link/1";
+pub(crate) const NOTE: &str = "agent-trace/note/1";
+pub(crate) const NOTES: &str = "agent-trace/notes/1";
 pub(crate) const REMOTE: &str = "agent-trace/remote/1";
 pub(crate) const PUSH: &str = "agent-trace/push/1";
 pub(crate) const PULL: &str = "agent-trace/pull/1";
@@ -214,6 +217,41 @@ pub(crate) struct Stats {
     pub(crate) first: Option<String>,
     pub(crate) last: Option<String>,
     pub(crate) bytes: Bytes,
+}
+
+/// `commit-link`, `rewrite-ledger`, `link`
+#[derive(Serialize)]
+pub(crate) struct Link {
+    pub(crate) schema: &'static str,
+    pub(crate) dry_run: bool,
+    pub(crate) commits: Vec<LinkedCommit>,
+}
+
+/// One commit of `link`; `written` where something new was said of it, `missing` where git has it no longer.
+#[derive(Serialize)]
+pub(crate) struct LinkedCommit {
+    pub(crate) commit: String,
+    pub(crate) traces: u64,
+    pub(crate) lines: u64,
+    pub(crate) added: u64,
+    pub(crate) written: bool,
+    pub(crate) missing: bool,
+}
+
+/// `notes show`
+#[derive(Serialize)]
+pub(crate) struct Note {
+    pub(crate) schema: &'static str,
+    pub(crate) commit: String,
+    pub(crate) note: serde_json::Value,
+}
+
+/// The other commands of `notes`; `changed` counts notes, of a push whether something was sent.
+#[derive(Serialize)]
+pub(crate) struct Notes {
+    pub(crate) schema: &'static str,
+    pub(crate) what: &'static str,
+    pub(crate) changed: u64,
 }
 
 /// `remote`: one line for each remote.

@@ -4,13 +4,17 @@
 //! nothing about stores.
 
 mod args;
+mod attribution;
 mod bodies;
 mod commands;
 mod document;
+mod edit;
 mod git;
 #[allow(unreachable_pub, reason = "written as a crate would be")]
 mod import;
 mod json;
+mod link;
+mod notes;
 mod project;
 mod remotes;
 mod report;

@@ -9,8 +9,10 @@ mod doctor;
 mod help_page;
 mod import;
 mod init;
+mod link;
 mod log;
 mod man;
+mod notes;
 mod project;
 mod pull;
 mod push;
@@ -105,6 +107,10 @@ pub(crate) fn run(context: &Context, command: &Command) -> Result<Done, Failure>
         Command::Cat(args) => cat::run(context, args),
         Command::Status => status::run(context),
         Command::Stats => stats::run(context),
+        Command::CommitLink(args) => link::commit(context, args),
+        Command::RewriteLedger => link::rewrite(context),
+        Command::Link(args) => link::link(context, args),
+        Command::Notes(args) => notes::run(context, args),
         Command::Remote(args) => remote::run(context, args),
         Command::Project(args) => project::run(context, args),
         Command::Push(args) => push::run(context, args),

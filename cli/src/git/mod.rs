@@ -1,5 +1,10 @@
 //! What git is asked, and how: the one place that starts it.
 
+pub(crate) mod blame;
+pub(crate) mod commits;
+pub(crate) mod objects;
+pub(crate) mod process;
+
 use std::ffi::OsStr;
 use std::io;
 use std::os::unix::ffi::OsStrExt;

@@ -1,0 +1,249 @@
+//! `notes`: what readers of the repository may know of its commits, as git notes.
+
+use std::collections::BTreeMap;
+
+use agent_trace_store::question::{self, Query};
+use agent_trace_store::{Error, ErrorKind, Kind, Store};
+use serde_json::Value;
+
+use super::Context;
+use crate::args;
+use crate::document::Document;
+use crate::git::commits;
+use crate::git::objects::Objects;
+use crate::git::process::Git;
+use crate::json;
+use crate::link::known::Known;
+use crate::link::ledger::Ledger;
+use crate::link::{Linked, Linker};
+use crate::notes::exchange::{self, Pushed};
+use crate::notes::payload::{self, Include, Told};
+use crate::notes::tree::{self, Notes};
+use crate::notes::{NOTES, payload::strip};
+use crate::project::Place;
+use crate::report::{Done, Failure};
+use crate::sanitize;
+use crate::time::Edge;
+use crate::ui;
+
+const CONFIG: &str = "project-config.json";
+
+pub(super) fn run(context: &Context, command: &args::Notes) -> Result<Done, Failure> {
+    let git = Git::from(&context.settings.directory);
+    let head = |revision: &Option<String>| revision.clone().unwrap_or_else(|| "HEAD".into());
+    match command {
+        args::Notes::Show { revision } => show(context, &git, &head(revision)),
+        args::Notes::Attach { revision, include } => {
+            let id = commits::resolve(&git, &head(revision))?;
+            attach(context, &git, vec![id], include, Which::All)
+        }
+        args::Notes::Rebuild { range, include } => {
+            if range.starts_with('-') {
+                return Err(Error::invalid(format!("cannot read range `{range}`: expected commits")).into());
+            }
+            let ids = commits::list(&git, &[range])?;
+            attach(context, &git, ids, include, Which::All)
+        }
+        args::Notes::Backfill { since, include } => {
+            let since = context.time(since.as_deref(), Edge::First)?;
+            let since = since.map(|since| format!("--since={}", since.micros().div_euclid(1_000_000)));
+            let mut list: Vec<&str> = since.as_deref().into_iter().collect();
+            list.extend(["--branches", "--remotes", "HEAD"]);
+            let ids = commits::list(&git, &list)?;
+            attach(context, &git, ids, include, Which::WithoutNote)
+        }
+        args::Notes::Strip { revision, ledger, summary, prompts, all_session_conversations } => {
+            let gone = Include {
+                ledger: *ledger,
+                summary: *summary,
+                prompts: *prompts,
+                conversations: *all_session_conversations,
+            };
+            take_away(context, &git, &head(revision), gone)
+        }
+        args::Notes::Push { remote } => push(context, &git, remote),
+        args::Notes::Pull { remote } => {
+            let changed = exchange::pull(&context.env, &git, remote)?;
+            tell(context, "pull", changed)?;
+            Ok(Done::Well)
+        }
+    }
+}
+
+fn show(context: &Context, git: &Git, revision: &str) -> Result<Done, Failure> {
+    let id = commits::resolve(git, revision)?;
+    let notes = Notes::read(git, NOTES)?;
+    let Some(note) = notes.note(&mut Objects::open(git)?, &id)? else {
+        let message = format!("there is no note on commit `{}`", &id[..12]);
+        return Err(Failure::new(
+            ErrorKind::NotFound,
+            message,
+            format!("agent-trace notes attach {}", &id[..12]),
+        ));
+    };
+    let value = serde_json::from_slice::<Value>(&note);
+    if context.ui.is_json() {
+        let note = value.unwrap_or_else(|_| Value::String(String::from_utf8_lossy(&note).into_owned()));
+        context.ui.json(&json::Note { schema: json::NOTE, commit: id, note })?;
+        return Ok(Done::Well);
+    }
+    let text = match value.as_ref().map(serde_json::to_string_pretty) {
+        Ok(Ok(text)) => text,
+        _ => String::from_utf8_lossy(&note).trim_end().to_owned(),
+    };
+    context.ui.line(sanitize::block(&text))?;
+    Ok(Done::Well)
+}
+
+/// Which commits get a note.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Which {
+    All,
+    WithoutNote,
+}
+
+fn attach(
+    context: &Context,
+    git: &Git,
+    mut ids: Vec<String>,
+    include: &args::Include,
+    which: Which,
+) -> Result<Done, Failure> {
+    let (place, store) = context.open()?;
+    let include = included(context, &place, include)?;
+    if which == Which::WithoutNote {
+        let notes = Notes::read(git, NOTES)?;
+        ids.retain(|id| !notes.entries.contains_key(id));
+    }
+    let mut linker = Linker::open(&store, git)?;
+    let mut linked: Vec<Linked> = Vec::new();
+    linker.link(&ids, &mut |one| {
+        if one.lines > 0 {
+            linked.push(one.clone());
+        }
+    })?;
+    store.catch_up()?;
+    let mut made: BTreeMap<String, Vec<u8>> = BTreeMap::new();
+    let mut known = Known::of(&store)?;
+    for one in linked {
+        let Some(ledger) = known.ledger(&one.commit)? else { continue };
+        let told = told(&store, &ledger)?;
+        made.insert(one.commit, payload::encode(&ledger, &ledger.encode()?, one.added, &told, include));
+    }
+    let mut changed = 0;
+    tree::update(&context.env, git, NOTES, None, "Notes of agent-trace", &mut |notes, objects| {
+        let mut changes = made.clone();
+        let mut same = Vec::new();
+        for (commit, note) in &changes {
+            if notes.note(objects, commit)?.as_ref() == Some(note) {
+                same.push(commit.clone());
+            }
+        }
+        same.iter().for_each(|commit| {
+            changes.remove(commit);
+        });
+        changed = changes.len() as u64;
+        Ok(changes)
+    })?;
+    tell(context, "attach", changed)?;
+    Ok(Done::Well)
+}
+
+/// What is known of the conversations that a ledger names.
+fn told(store: &Store, ledger: &Ledger) -> Result<BTreeMap<String, Told>, Failure> {
+    let runs = ledger.files.values().flat_map(|file| &file.line_attributions);
+    let mut conversations: BTreeMap<String, Told> =
+        runs.filter_map(|run| run.conversation_id.clone()).map(|id| (id, Told::default())).collect();
+    let snapshot = store.snapshot()?;
+    let some = Query { kind: Some(Kind::SUMMARY), limit: Some(1), ..Query::default() };
+    if question::list(store, &snapshot, &some)?.is_empty() {
+        return Ok(conversations);
+    }
+    for (id, told) in &mut conversations {
+        let found = question::named(store, &snapshot, id, true)?;
+        let Some(chosen) = question::choose(Kind::SUMMARY, &found) else { continue };
+        let record: Value = serde_json::from_slice(&store.read(&chosen.record())?).unwrap_or_default();
+        told.summary = record.get("summary").and_then(Value::as_str).map(str::to_owned);
+    }
+    Ok(conversations)
+}
+
+fn take_away(context: &Context, git: &Git, revision: &str, gone: Include) -> Result<Done, Failure> {
+    if gone == Include::default() {
+        let names = "--ledger, --summary, --prompts, --all-session-conversations";
+        return Err(Error::invalid(format!("nothing to take away: give one of {names}")).into());
+    }
+    let id = commits::resolve(git, revision)?;
+    let mut is_there = false;
+    let changed = tree::update(
+        &context.env,
+        git,
+        NOTES,
+        None,
+        "Less in a note of agent-trace",
+        &mut |notes, objects| {
+            let note = notes.note(objects, &id)?;
+            is_there = note.is_some();
+            let stripped =
+                note.as_ref().and_then(|note| strip(note, gone)).filter(|less| Some(less) != note.as_ref());
+            Ok(stripped.map(|note| (id.clone(), note)).into_iter().collect())
+        },
+    )?;
+    if !is_there {
+        return Err(
+            Error::new(ErrorKind::NotFound, format!("there is no note on commit `{}`", &id[..12])).into()
+        );
+    }
+    tell(context, "strip", u64::from(changed))?;
+    Ok(Done::Well)
+}
+
+fn push(context: &Context, git: &Git, remote: &str) -> Result<Done, Failure> {
+    match exchange::push(&context.env, git, remote)? {
+        Pushed::Done => tell(context, "push", 1)?,
+        Pushed::Nothing => tell(context, "push", 0)?,
+        Pushed::Refused(said) => {
+            let error =
+                Error::new(ErrorKind::Denied, format!("`{remote}` does not take notes")).with_source(said);
+            return Err(Failure::from(error)
+                .hint("push them to a remote that you may write to: agent-trace notes push --remote NAME"));
+        }
+    }
+    Ok(Done::Well)
+}
+
+fn tell(context: &Context, what: &'static str, changed: u64) -> Result<(), Failure> {
+    if context.ui.is_json() {
+        context.ui.json(&json::Notes { schema: json::NOTES, what, changed })?;
+        return Ok(());
+    }
+    let changed = match (what, changed) {
+        ("push", 0) => "The remote has all notes".to_owned(),
+        ("push", _) => "Pushed the notes".to_owned(),
+        (_, count) => format!("Changed {} note(s)", ui::number(count)),
+    };
+    context.ui.line(changed)?;
+    Ok(())
+}
+
+/// What notes say: by the options, else by the project's settings, else summaries only.
+fn included(context: &Context, place: &Place, args: &args::Include) -> Result<Include, Failure> {
+    let config = Document::read(&context.env, &place.data.join(CONFIG))?;
+    let section = config.section("notes")?;
+    let set = |name: &str, default: bool| {
+        section.and_then(|section| section.get(name)).and_then(Value::as_bool).unwrap_or(default)
+    };
+    let chosen =
+        |yes: bool, no: bool, name: &str, default: bool| if yes || no { yes } else { set(name, default) };
+    Ok(Include {
+        ledger: chosen(args.include_ledger, args.no_include_ledger, "include_ledger", false),
+        summary: chosen(args.include_summary, args.no_include_summary, "include_summary", true),
+        prompts: chosen(args.include_prompts, args.no_include_prompts, "include_prompts", false),
+        conversations: chosen(
+            args.include_all_session_conversations,
+            args.no_include_all_session_conversations,
+            "all_session_conversations",
+            false,
+        ),
+    })
+}

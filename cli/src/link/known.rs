@@ -1,0 +1,119 @@
+//! What the store knows that bears on commits: traces by path, ledgers by commit and by path. Each is read once.
+
+use std::collections::HashMap;
+use std::rc::Rc;
+
+use agent_trace_store::question::{self, Query};
+use agent_trace_store::store::Snapshot;
+use agent_trace_store::{Kind, Result, Store, Timestamp};
+
+use super::ledger::Ledger;
+use crate::edit::trace::TraceEdits;
+
+/// The traces of one path that are looked at: the newest.
+const TRACES_MAX: usize = 4096;
+/// The ledgers of one path that are looked at: the newest.
+const LEDGERS_MAX: usize = 256;
+
+/// A reader of the store.
+pub(crate) struct Known<'a> {
+    store: &'a Store,
+    snapshot: Snapshot,
+    traces: HashMap<String, Rc<Vec<Rc<TraceEdits>>>>,
+    by_commit: HashMap<String, Option<Rc<Ledger>>>,
+    by_path: HashMap<String, Rc<Vec<Rc<Ledger>>>>,
+}
+
+impl<'a> Known<'a> {
+    /// Looks at a store as it is now.
+    pub(crate) fn of(store: &'a Store) -> Result<Known<'a>> {
+        let snapshot = store.snapshot()?;
+        let (traces, by_commit, by_path) = Default::default();
+        Ok(Known { store, snapshot, traces, by_commit, by_path })
+    }
+
+    /// The traces that touched a file until a time, oldest first; each once.
+    pub(crate) fn traces(&mut self, path: &str, until: Timestamp) -> Result<Vec<Rc<TraceEdits>>> {
+        if !self.traces.contains_key(path) {
+            let query = Query {
+                kind: Some(Kind::TRACE),
+                path: Some(path.to_owned()),
+                limit: Some(TRACES_MAX),
+                ..Query::default()
+            };
+            let mut traces: Vec<Rc<TraceEdits>> = Vec::new();
+            for found in question::list(self.store, &self.snapshot, &query)? {
+                // What another program calls a trace and is none has nothing to say.
+                if let Ok(trace) = TraceEdits::read(found.record(), &self.store.read(&found.record())?) {
+                    traces.push(Rc::new(trace));
+                }
+            }
+            traces.sort_by(|one, two| {
+                let key =
+                    |trace: &TraceEdits| (trace.time, trace.session.clone(), trace.sequence, trace.record);
+                key(one).cmp(&key(two))
+            });
+            // Of two versions of one trace the earliest answers.
+            let mut seen = std::collections::HashSet::new();
+            traces.retain(|trace| seen.insert(trace.id.clone()));
+            self.traces.insert(path.to_owned(), Rc::new(traces));
+        }
+        let traces = &self.traces[path];
+        Ok(traces.iter().filter(|trace| trace.time <= until).cloned().collect())
+    }
+
+    /// Whether there is any ledger.
+    pub(crate) fn has_ledgers(&mut self) -> Result<bool> {
+        if self.by_commit.values().any(Option::is_some) {
+            return Ok(true);
+        }
+        let query = Query { kind: Some(Kind::LEDGER), limit: Some(1), ..Query::default() };
+        Ok(!question::list(self.store, &self.snapshot, &query)?.is_empty())
+    }
+
+    /// The ledger of a commit.
+    pub(crate) fn ledger(&mut self, commit: &str) -> Result<Option<Rc<Ledger>>> {
+        if let Some(known) = self.by_commit.get(commit) {
+            return Ok(known.clone());
+        }
+        let found = question::named(self.store, &self.snapshot, commit, false)?;
+        let ledger = match question::choose(Kind::LEDGER, &found) {
+            Some(chosen) => Ledger::decode(&self.store.read(&chosen.record())?).ok().map(Rc::new),
+            None => None,
+        };
+        self.by_commit.insert(commit.to_owned(), ledger.clone());
+        Ok(ledger)
+    }
+
+    /// The ledgers that attribute lines of a file, newest first.
+    pub(crate) fn ledgers_of(&mut self, path: &str) -> Result<Rc<Vec<Rc<Ledger>>>> {
+        if let Some(known) = self.by_path.get(path) {
+            return Ok(known.clone());
+        }
+        let query = Query {
+            kind: Some(Kind::LEDGER),
+            path: Some(path.to_owned()),
+            limit: Some(LEDGERS_MAX),
+            ..Query::default()
+        };
+        let mut ledgers = Vec::new();
+        for found in question::list(self.store, &self.snapshot, &query)? {
+            if let Ok(ledger) = Ledger::decode(&self.store.read(&found.record())?) {
+                ledgers.push(Rc::new(ledger));
+            }
+        }
+        let ledgers = Rc::new(ledgers);
+        self.by_path.insert(path.to_owned(), ledgers.clone());
+        Ok(ledgers)
+    }
+
+    /// Notes a ledger that has just been made.
+    pub(crate) fn note(&mut self, ledger: &Rc<Ledger>) {
+        self.by_commit.insert(ledger.commit_sha.clone(), Some(ledger.clone()));
+        for path in ledger.files.keys() {
+            if let Some(known) = self.by_path.get_mut(path) {
+                Rc::make_mut(known).insert(0, ledger.clone());
+            }
+        }
+    }
+}

@@ -1,0 +1,456 @@
+//! Commits and traces: which lines of a commit are an agent's, written down as its ledger and commit-link.
+//!
+//! ```text
+//! commit ─► files that it changes ─► traces and ledgers of these files ─► attribution ─► ledger, commit-link ─► store
+//! ```
+//!
+//! The same commit with the same traces gives the same ledger; one that says nothing new is not written. A commit that
+//! was rewritten, picked or squashed is no special case: what was written is found by its content. Changes nothing in
+//! the repository.
+
+pub(crate) mod known;
+pub(crate) mod ledger;
+mod older;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::rc::Rc;
+
+use agent_trace_store::intake::Intake;
+use agent_trace_store::{Kind, Result, Store, Timestamp, record};
+
+use crate::attribution::{self, By, FileChange, How, PriorLine};
+use crate::edit::hunk::Lines;
+use crate::edit::line::{self, Line};
+use crate::edit::trace::{FileEdit, TraceEdits};
+use crate::git::blame::blame;
+use crate::git::commits::{self, Changed, Commit, spelled};
+use crate::git::objects::{Object, Objects};
+use crate::git::process::Git;
+
+use known::Known;
+use ledger::{Attribution, Derived, Evidence, Ledger, LedgerFile};
+
+/// Traces of a file that are replayed; of more, the newest.
+const REPLAYED_MAX: usize = 1024;
+/// A trace may be a little younger than its commit, where clocks differ.
+const CLOCK_MICROS: i64 = 600_000_000;
+
+/// Who a line is attributed to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Source {
+    trace: String,
+    model: Option<String>,
+    conversation: Option<String>,
+}
+
+/// What linking a commit came to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Linked {
+    /// The commit.
+    pub(crate) commit: String,
+    /// The traces that it holds.
+    pub(crate) traces: usize,
+    /// Lines that are an agent's.
+    pub(crate) lines: u64,
+    /// Lines that it adds.
+    pub(crate) added: u64,
+    /// Whether something was written.
+    pub(crate) is_new: bool,
+    /// Whether git no longer has it.
+    pub(crate) is_missing: bool,
+}
+
+/// Links commits of one repository.
+pub(crate) struct Linker<'a> {
+    store: &'a Store,
+    git: Git,
+    objects: Objects,
+    known: Known<'a>,
+    intake: Intake<'a>,
+    /// Commits that were rewritten, by what they became.
+    rewritten: HashMap<String, Vec<String>>,
+    is_dry: bool,
+}
+
+impl<'a> Linker<'a> {
+    /// Prepares.
+    pub(crate) fn open(store: &'a Store, git: &Git) -> Result<Linker<'a>> {
+        Ok(Linker {
+            store,
+            git: git.clone(),
+            objects: Objects::open(git)?,
+            known: Known::of(store)?,
+            intake: Intake::new(store),
+            rewritten: HashMap::new(),
+            is_dry: false,
+        })
+    }
+
+    /// Whether nothing is written.
+    pub(crate) fn dry_run(&mut self, is_dry: bool) {
+        self.is_dry = is_dry;
+    }
+
+    /// Notes that a commit took the place of another.
+    pub(crate) fn rewrite(&mut self, old: &str, new: &str) {
+        self.rewritten.entry(new.to_owned()).or_default().push(old.to_owned());
+    }
+
+    /// Links commits; parents come before their children. `each` is told of every one.
+    pub(crate) fn link(&mut self, ids: &[String], each: &mut dyn FnMut(&Linked)) -> Result<()> {
+        for some in ids.chunks(256) {
+            let present: Vec<String> = {
+                let mut present = Vec::with_capacity(some.len());
+                for id in some {
+                    match Commit::read(&mut self.objects, id)? {
+                        Some(commit) => present.push(commit.id),
+                        None => each(&Linked { commit: id.clone(), is_missing: true, ..Linked::default() }),
+                    }
+                }
+                present
+            };
+            let changes = commits::changes(&self.git, &present)?;
+            for id in &present {
+                let changed = changes.get(id).map(Vec::as_slice).unwrap_or_default();
+                let linked = self.link_one(id, changed)?;
+                each(&linked);
+            }
+            self.intake.append_if_large()?;
+        }
+        self.intake.append()
+    }
+
+    fn link_one(&mut self, id: &str, changed: &[Changed]) -> Result<Linked> {
+        let Some(commit) = Commit::read(&mut self.objects, id)? else {
+            return Ok(Linked { commit: id.to_owned(), is_missing: true, ..Linked::default() });
+        };
+        let mut sources: Vec<Source> = Vec::new();
+        let files = self.files(&commit, changed)?;
+        let (added, authors) = self.authors(&commit, &files, &mut sources)?;
+        let parent = match commit.parents.first() {
+            Some(parent) => Commit::read(&mut self.objects, parent)?,
+            None => None,
+        };
+        let mut ledger = Ledger {
+            version: "2.0".into(),
+            commit_sha: commit.id.clone(),
+            parent_sha: commit.parents.first().cloned(),
+            parent_committed_at: parent.map(|parent| ledger::spelled(parent.authored)),
+            committed_at: ledger::spelled(commit.authored),
+            created_at: ledger::spelled(self.store.env().clock.now()),
+            files: entries(&files, &authors, &sources),
+            derived_from: self.derived(&commit),
+            ..Ledger::default()
+        };
+        let runs = ledger.files.values().flat_map(|file| &file.line_attributions);
+        let traces: BTreeSet<String> = runs.filter_map(|run| run.trace_id.clone()).collect();
+        ledger.trace_ids = traces.into_iter().collect();
+        let (traces, lines) = (ledger.trace_ids.len(), ledger.lines());
+        let is_new = self.write(&commit, ledger, changed)?;
+        Ok(Linked { commit: commit.id, traces, lines, added, is_new, is_missing: false })
+    }
+
+    /// The files that a commit changes and that are text.
+    fn files(&mut self, commit: &Commit, changed: &[Changed]) -> Result<Vec<File>> {
+        let mut files = Vec::with_capacity(changed.len());
+        for change in changed {
+            let after = match &change.blob {
+                Some(id) => match self.objects.read(id)? {
+                    Object::Bytes(bytes) if !line::is_binary(&bytes) => bytes,
+                    _ => continue,
+                },
+                None => Vec::new(),
+            };
+            let mut parents = Vec::with_capacity(change.before.len());
+            let mut paths = BTreeSet::from([spelled(&change.path)]);
+            for before in &change.before {
+                parents.push(match before {
+                    Some((path, id)) => {
+                        paths.insert(spelled(path));
+                        match self.objects.read(id)? {
+                            Object::Bytes(bytes) if !line::is_binary(&bytes) => line::lines(&bytes),
+                            _ => Vec::new(),
+                        }
+                    }
+                    None => Vec::new(),
+                });
+            }
+            let until = commit.committed.plus_micros(CLOCK_MICROS);
+            let mut traces = Vec::new();
+            for path in &paths {
+                traces.extend(self.known.traces(path, until)?.into_iter().map(|trace| (path.clone(), trace)));
+            }
+            traces.sort_by(|(_, one), (_, two)| {
+                (one.time, &one.session, one.sequence).cmp(&(two.time, &two.session, two.sequence))
+            });
+            let lines = line::lines(&after);
+            let before = change.before.first().cloned().flatten().map(|(path, _)| path);
+            files.push(File { path: spelled(&change.path), before, paths, after, lines, parents, traces });
+        }
+        Ok(files)
+    }
+
+    /// The authors of the lines that a commit adds, and how many lines those are.
+    fn authors(
+        &mut self,
+        commit: &Commit,
+        files: &[File],
+        sources: &mut Vec<Source>,
+    ) -> Result<(u64, Vec<Vec<Option<By>>>)> {
+        let mut numbers: HashMap<(String, String), usize> = HashMap::new();
+        let mut edits: Vec<Vec<(usize, FileEdit)>> = Vec::with_capacity(files.len());
+        for file in files {
+            let mut own = Vec::new();
+            for (path, trace) in file.replayed() {
+                for edit in trace.files.iter().filter(|edit| &edit.path == path) {
+                    let number = *numbers.entry((trace.id.clone(), path.clone())).or_insert_with(|| {
+                        sources.push(Source {
+                            trace: trace.id.clone(),
+                            model: edit.model.clone(),
+                            conversation: edit.conversation.clone(),
+                        });
+                        sources.len() - 1
+                    });
+                    own.push((number, edit.clone()));
+                }
+            }
+            edits.push(own);
+        }
+        let changes: Vec<FileChange<'_>> = files
+            .iter()
+            .zip(&edits)
+            .map(|(file, edits)| FileChange {
+                after: file.lines.clone(),
+                parents: file.parents.clone(),
+                edits: edits.iter().map(|(number, edit)| (*number, edit)).collect(),
+            })
+            .collect();
+        let added: Vec<Vec<bool>> = changes.iter().map(attribution::added).collect();
+        let mut failure = None;
+        let mut authors = attribution::attribute(&changes, &mut |lines| {
+            self.priors(commit, files, lines, sources).unwrap_or_else(|error| {
+                failure.get_or_insert(error);
+                vec![None; lines.len()]
+            })
+        });
+        if let Some(error) = failure {
+            return Err(error);
+        }
+        for (number, file) in files.iter().enumerate() {
+            let open =
+                (0..file.lines.len()).filter(|at| added[number][*at] && authors[number][*at].is_none());
+            let open: HashSet<usize> = open.collect();
+            if !open.is_empty() {
+                self.by_older(commit, file, &open, sources, &mut authors[number])?;
+            }
+        }
+        let count = added.iter().flatten().filter(|added| **added).count() as u64;
+        Ok((count, authors))
+    }
+
+    /// The authors of lines of the first parent, by blame and the ledgers of what it names.
+    fn priors(
+        &mut self,
+        commit: &Commit,
+        files: &[File],
+        lines: &[PriorLine],
+        sources: &mut Vec<Source>,
+    ) -> Result<Vec<Option<usize>>> {
+        let Some(parent) = commit.parents.first() else { return Ok(vec![None; lines.len()]) };
+        // Where there is no ledger, nobody need be asked.
+        if !self.known.has_ledgers()? {
+            return Ok(vec![None; lines.len()]);
+        }
+        let mut wanted: BTreeMap<usize, BTreeSet<usize>> = BTreeMap::new();
+        for (file, line) in lines {
+            wanted.entry(*file).or_default().insert(*line);
+        }
+        let mut found: HashMap<PriorLine, usize> = HashMap::new();
+        for (number, wanted) in wanted {
+            let Some(path) = &files[number].before else { continue };
+            for blamed in blame(&self.git, Some(parent), path, &ranges(&wanted))? {
+                let Some(ledger) = self.known.ledger(&blamed.commit.id)? else { continue };
+                let Some(run) = ledger.at(&spelled(&blamed.path), blamed.line_original as u64) else {
+                    continue;
+                };
+                let Some(trace) = run.trace_id.clone() else { continue };
+                let source =
+                    Source { trace, model: run.model_id.clone(), conversation: run.conversation_id.clone() };
+                found.insert((number, blamed.line - 1), number_of(sources, source));
+            }
+        }
+        Ok(lines.iter().map(|line| found.get(line).copied()).collect())
+    }
+
+    /// What a commit was made from, as far as it says so or git has said so.
+    fn derived(&self, commit: &Commit) -> Option<Derived> {
+        let named = |kind: &str, before: &str, after: char| {
+            let (_, rest) = commit.message.split_once(before)?;
+            let id = rest.split(after).next()?.trim();
+            let is_id = id.len() >= 7 && id.bytes().all(|digit| digit.is_ascii_hexdigit());
+            is_id.then(|| Derived { kind: kind.into(), source_sha: Some(id.to_owned()), parents: None })
+        };
+        if let Some(old) = self.rewritten.get(&commit.id).and_then(|old| old.last()) {
+            return Some(Derived { kind: "rewrite".into(), source_sha: Some(old.clone()), parents: None });
+        }
+        if commit.parents.len() > 1 {
+            return Some(Derived {
+                kind: "merge".into(),
+                source_sha: None,
+                parents: Some(commit.parents.clone()),
+            });
+        }
+        named("cherry-pick", "(cherry picked from commit ", ')')
+            .or_else(|| named("revert", "This reverts commit ", '.'))
+    }
+
+    /// Writes down what has been found, where that is new.
+    fn write(&mut self, commit: &Commit, ledger: Ledger, changed: &[Changed]) -> Result<bool> {
+        let known = self.known.ledger(&commit.id)?;
+        let is_known = match &known {
+            Some(known) => known.says_the_same(&ledger),
+            // A commit without a line of an agent has no ledger.
+            None => ledger.files.is_empty(),
+        };
+        if is_known {
+            return Ok(false);
+        }
+        if self.is_dry {
+            self.known.note(&Rc::new(ledger));
+            return Ok(true);
+        }
+        let link = ledger.link(changed.iter().map(|change| spelled(&change.path)).collect());
+        for (kind, canonical) in [(Kind::LEDGER, ledger.encode()?), (Kind::COMMIT_LINK, link.encode()?)] {
+            let facts = record::facts(kind, &canonical)?;
+            let time = facts.time.unwrap_or(commit.authored);
+            self.intake.record(kind, &canonical, &facts, time, &[])?;
+        }
+        self.known.note(&Rc::new(ledger));
+        Ok(true)
+    }
+}
+
+/// Notes rewritten commits, and says which are to be linked: the new ones, in the order of the pairs, which is git's.
+pub(crate) fn rewrites(linker: &mut Linker<'_>, pairs: &[(String, String)]) -> Vec<String> {
+    let mut seen = HashSet::new();
+    for (old, new) in pairs {
+        linker.rewrite(old, new);
+    }
+    pairs.iter().map(|(_, new)| new.clone()).filter(|new| seen.insert(new.clone())).collect()
+}
+
+/// A text file that a commit changes.
+struct File {
+    path: String,
+    /// Its path in the first parent.
+    before: Option<std::ffi::OsString>,
+    /// All paths that it has had in the commit and its parents.
+    paths: BTreeSet<String>,
+    after: Vec<u8>,
+    lines: Vec<Line>,
+    parents: Vec<Vec<Line>>,
+    traces: Vec<(String, Rc<TraceEdits>)>,
+}
+
+impl File {
+    /// The traces worth replaying: from the first on of which a line is in the file, as many as there may be.
+    fn replayed(&self) -> Vec<&(String, Rc<TraceEdits>)> {
+        let telling: HashSet<u64> = self
+            .lines
+            .iter()
+            .filter(|line| line.weight > 2)
+            .flat_map(|line| [line.strict, line.loose])
+            .collect();
+        let is_there = |(path, trace): &(String, Rc<TraceEdits>)| {
+            let edits = trace.files.iter().filter(|edit| &edit.path == path);
+            let mut lines = edits.flat_map(|edit| &edit.hunks).flat_map(|hunk| &hunk.new);
+            lines.any(|line| telling.contains(&line.hash.short()) || telling.contains(&line.loose))
+        };
+        let is_gone = self.after.is_empty();
+        let Some(first) = self.traces.iter().position(|trace| is_gone || is_there(trace)) else {
+            return Vec::new();
+        };
+        let first = first.max(self.traces.len().saturating_sub(REPLAYED_MAX));
+        self.traces[first..].iter().collect()
+    }
+}
+
+/// Lines from 0 as ranges from 1, close ones together.
+fn ranges(lines: &BTreeSet<usize>) -> Vec<std::ops::Range<usize>> {
+    let mut ranges: Vec<std::ops::Range<usize>> = Vec::new();
+    for line in lines {
+        match ranges.last_mut() {
+            Some(last) if *line + 1 <= last.end + 8 => last.end = line + 2,
+            _ => ranges.push(line + 1..line + 2),
+        }
+    }
+    ranges
+}
+
+fn number_of(sources: &mut Vec<Source>, source: Source) -> usize {
+    match sources.iter().position(|known| *known == source) {
+        Some(number) => number,
+        None => {
+            sources.push(source);
+            sources.len() - 1
+        }
+    }
+}
+
+/// Authors as a ledger's files: runs of lines of one trace, known in one way.
+fn entries(files: &[File], authors: &[Vec<Option<By>>], sources: &[Source]) -> BTreeMap<String, LedgerFile> {
+    let mut entries = BTreeMap::new();
+    for (file, authors) in files.iter().zip(authors) {
+        let bytes = Lines::of(&file.after);
+        let mut runs: Vec<Attribution> = Vec::new();
+        let mut last: Option<(By, usize)> = None;
+        for (at, by) in authors.iter().enumerate() {
+            let Some(by) = by else { continue };
+            let evidence = Evidence { line: at as u64 + 1, hash: bytes.hash(at).text() };
+            match runs.last_mut() {
+                Some(run) if last == Some((*by, at.wrapping_sub(1))) => {
+                    run.end_line = at as u64 + 1;
+                    run.evidence.push(evidence);
+                }
+                _ => {
+                    let source = &sources[by.source];
+                    runs.push(Attribution {
+                        start_line: at as u64 + 1,
+                        end_line: at as u64 + 1,
+                        kind: "ai".into(),
+                        trace_id: Some(source.trace.clone()),
+                        model_id: source.model.clone(),
+                        conversation_id: source.conversation.clone(),
+                        how: Some(by.how.name().into()),
+                        evidence: vec![evidence],
+                    });
+                }
+            }
+            last = Some((*by, at));
+        }
+        if !runs.is_empty() {
+            entries.insert(file.path.clone(), LedgerFile { line_attributions: runs });
+        }
+    }
+    entries
+}
+
+#[cfg(test)]
+mod tests;
+
+/// The time from which on traces may belong to commits after it; for callers that look at a window of time.
+pub(crate) fn reaches_back(since: Timestamp) -> Timestamp {
+    since.plus_micros(-CLOCK_MICROS)
+}
+
+impl How {
+    /// The evidence that a ledger names.
+    fn parse(name: Option<&str>) -> How {
+        match name {
+            Some("reindented") => How::Reindented,
+            Some("moved") => How::Moved,
+            Some("found") => How::Found,
+            _ => How::Exact,
+        }
+    }
+}
