@@ -1,5 +1,7 @@
 //! What git is asked, and how: the one place that starts it.
 
+pub(crate) mod ask;
+
 use std::ffi::OsStr;
 use std::io;
 use std::os::unix::ffi::OsStrExt;

@@ -7,6 +7,7 @@ mod args;
 mod commands;
 mod document;
 mod git;
+mod hooks;
 #[allow(unreachable_pub, reason = "written as a crate would be")]
 mod import;
 mod json;
