@@ -106,7 +106,7 @@ pub(crate) enum Command {
     /// Install, remove and look at the hooks of agents and of git
     #[command(subcommand)]
     Hooks(Hooks),
-    /// Look for what keeps remotes from working
+    /// Look for what keeps remotes and hooks from working
     Doctor(Doctor),
     /// Manage the orgs, projects and tokens of a service, in its data folder
     #[command(subcommand)]

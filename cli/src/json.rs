@@ -12,12 +12,12 @@ use agent_trace_sync::client::ProjectRow;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-pub(crate) use hooks::{
-    AgentHooks, AgentPlace, GitHooks, HOOKS, HOOKS_STATUS, HookChange, Hooks, HooksStatus, LastEvent,
-};
+pub(crate) use hooks::{AgentHooks, AgentPlace, GitHooks, HookChange, Hooks, HooksStatus, LastEvent};
 
 pub(crate) const ERROR: &str = "agent-trace/error/1";
 pub(crate) const INIT: &str = "agent-trace/init/1";
+pub(crate) const HOOKS: &str = "agent-trace/hooks/1";
+pub(crate) const HOOKS_STATUS: &str = "agent-trace/hooks-status/1";
 pub(crate) const IMPORT: &str = "agent-trace/import/1";
 pub(crate) const LOG: &str = "agent-trace/log/1";
 pub(crate) const SHOW: &str = "agent-trace/show/1";

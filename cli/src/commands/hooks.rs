@@ -8,16 +8,20 @@ use super::Context;
 use crate::args;
 use crate::git::{self, ask};
 use crate::hooks::agents::{Agent, Scope};
-use crate::hooks::command::{self, Program};
+use crate::hooks::command::Program;
 use crate::hooks::files::Notes;
-use crate::hooks::fired::Fired;
 use crate::hooks::git::{GIT, Repository};
 use crate::hooks::install::{self, Place, Plan};
-use crate::hooks::{Change, Kind, trust};
+use crate::hooks::survey::Survey;
+use crate::hooks::{Change, Kind};
 use crate::json;
 use crate::project;
 use crate::report::{Done, Failure};
 use crate::sanitize;
+
+/// Said where hooks run a program from a temporary place.
+pub(super) const VANISHES: &str =
+    "put `agent-trace` on PATH: it runs from a temporary place now, and hooks stop once that is cleared";
 
 pub(super) fn run(context: &Context, args: &args::Hooks) -> Result<Done, Failure> {
     match args {
@@ -97,7 +101,7 @@ fn install(context: &Context, args: &args::HooksInstall) -> Result<Done, Failure
         let message = format!("no repository with a store at `{}`", settings.directory.display());
         return Err(Failure::new(ErrorKind::NotFound, message, "agent-trace init"));
     }
-    let found = Program::find(env, settings);
+    let found = Program::find(settings);
     let program = if scope == Scope::Project { Program::named() } else { found.clone() };
     let mut notes = Notes::open(env, settings)?;
     let mut plans = Vec::new();
@@ -120,11 +124,8 @@ fn install(context: &Context, args: &args::HooksInstall) -> Result<Done, Failure
     if of.is_all && !has_agents {
         context.ui.hint("no agent has been found; name one: agent-trace hooks install --agent claude-code");
     }
-    if changes.iter().any(|change| change.kind != Kind::Skipped)
-        && found.path().is_none()
-        && !command::is_on_path(env)
-    {
-        context.ui.warn("`agent-trace` is not on PATH, and the program runs from a temporary place: hooks will not find it");
+    if changes.iter().any(Change::is_change) && found.may_vanish(env) {
+        context.ui.hint(VANISHES);
     }
     if scope == Scope::Project
         && changes.iter().any(|change| change.of != GIT && change.kind == Kind::Created)
@@ -270,17 +271,10 @@ pub(super) fn told_besides(context: &Context, changes: &[Change]) {
 
 fn status(context: &Context, args: &args::HooksStatus) -> Result<Done, Failure> {
     let of = Of::read(&args.of)?;
-    let (env, settings) = (&context.env, &context.settings);
-    let root = root(context);
-    let place = project::find(env, settings).ok();
-    let fired = place.as_ref().map(|place| Fired::read(env, &place.data)).unwrap_or_default();
-    let mut agents = Vec::new();
     let shown = if of.is_all { Agent::ALL.to_vec() } else { of.agents.clone() };
-    for agent in shown {
-        agents.push(agent_status(context, agent, root.as_deref(), &fired));
-    }
-    let repository = if of.git { git_repository(context)? } else { None };
-    let git = repository.as_ref().map(|repository| json::GitHooks::of(env, repository, &fired));
+    let data = project::find(&context.env, &context.settings).ok().map(|place| place.data);
+    let survey = Survey::make(&context.env, &context.settings, data.as_deref(), &shown, of.git);
+    let (agents, git) = (survey.agents, survey.git);
     let document = json::HooksStatus { schema: json::HOOKS_STATUS, agents, git };
     if context.ui.is_json() {
         context.ui.json(&document)?;
@@ -288,48 +282,6 @@ fn status(context: &Context, args: &args::HooksStatus) -> Result<Done, Failure> 
         print_status(context, &document, of.is_all)?;
     }
     Ok(Done::Well)
-}
-
-fn agent_status(context: &Context, agent: Agent, root: Option<&Path>, fired: &Fired) -> json::AgentHooks {
-    let (env, settings) = (&context.env, &context.settings);
-    let found = agent.folder(settings).is_some_and(|folder| env.fs.metadata(&folder).is_ok());
-    let mut places = Vec::new();
-    for scope in [Scope::Global, Scope::Project] {
-        let Some(place) = Place::of(agent, scope, settings, root) else { continue };
-        let path = place.path.display().to_string();
-        let mut told = json::AgentPlace {
-            scope: scope.name(),
-            place: path,
-            events: Vec::new(),
-            missing: Vec::new(),
-            commands: Vec::new(),
-            runs: false,
-            trust: None,
-            problem: None,
-        };
-        match install::installed(env, &place) {
-            Ok(None) => continue,
-            Ok(Some(installed)) => {
-                told.runs = installed
-                    .commands
-                    .iter()
-                    .any(|line| command::runs(env, line) || runs_plugin(context, line));
-                told.events = installed.events;
-                told.missing = installed.missing;
-                told.commands = installed.commands;
-                told.trust = Some(trust::of(env, settings, agent, scope, &place.path).name());
-            }
-            Err(failure) => told.problem = Some(failure.error.message().to_owned()),
-        }
-        places.push(told);
-    }
-    let last = fired.agent(agent.name()).map(|last| json::LastEvent { event: last.event, time: last.time });
-    json::AgentHooks { agent: agent.name(), found, places, last }
-}
-
-/// A plugin keeps paths, not lines.
-fn runs_plugin(context: &Context, path: &str) -> bool {
-    path.starts_with('/') && context.env.fs.metadata(Path::new(path)).is_ok_and(|found| !found.is_dir)
 }
 
 fn print_status(context: &Context, document: &json::HooksStatus, is_all: bool) -> Result<(), Failure> {

@@ -8,7 +8,7 @@ use super::{Context, hooks as hook_commands};
 use crate::args;
 use crate::git;
 use crate::hooks::Change;
-use crate::hooks::command::{self, Program};
+use crate::hooks::command::Program;
 use crate::hooks::files::Notes;
 use crate::hooks::git::Repository;
 use crate::json;
@@ -65,7 +65,7 @@ pub(super) fn run(context: &Context, args: &args::Init) -> Result<Done, Failure>
 /// Installs git's hooks. What fails here is told, and fails nothing.
 fn install_hooks(context: &Context) -> Vec<Change> {
     let (env, settings) = (&context.env, &context.settings);
-    let program = Program::find(env, settings);
+    let program = Program::find(settings);
     let installed = git::common_dir(&settings.directory).and_then(|common| {
         let repository = Repository::find(env, &settings.directory, &common)?;
         let mut notes = Notes::open(env, settings)?;
@@ -73,10 +73,8 @@ fn install_hooks(context: &Context) -> Vec<Change> {
     });
     match installed {
         Ok(changes) => {
-            if program.path().is_none() && !command::is_on_path(env) {
-                context.ui.warn(
-                    "`agent-trace` is not on PATH, and runs from a temporary place: hooks will not find it",
-                );
+            if changes.iter().any(Change::is_change) && program.may_vanish(env) {
+                context.ui.hint(hook_commands::VANISHES);
             }
             changes
         }

@@ -13,36 +13,49 @@ use crate::settings::{self, Settings};
 const NAME: &str = "agent-trace";
 /// Parts of a path below which programs come and go.
 const PASSING: [&str; 3] = ["node_modules", "_npx", ".cache"];
+/// How a line starts that runs only what its user owns.
+const OWNED: &str = "[ -O ";
 /// What each of our lines for agents contains, and no other program's.
 const RECORD: &str = "agent-trace record --agent ";
 
 /// The program as hooks name it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Program {
-    /// Where it lies; `None` where it may be gone tomorrow.
+    /// Where it lies.
     path: Option<String>,
+    /// Whether it may be gone tomorrow, and its name anybody's: then it is run only where its user owns it.
+    is_passing: bool,
 }
 
 impl Program {
     /// This program.
-    pub(crate) fn find(env: &Env, settings: &Settings) -> Program {
-        let Some(running) = settings::program() else { return Program { path: None } };
+    pub(crate) fn find(settings: &Settings) -> Program {
+        let Some(running) = settings::program() else { return Program::named() };
         // A link on PATH outlives the version that it leads to.
         let same = |path: &PathBuf| std::fs::canonicalize(path).is_ok_and(|path| path == running);
         let on_path = settings::search_path().into_iter().map(|directory| directory.join(NAME)).find(same);
         let path = on_path.unwrap_or(running);
         let temporary =
             std::fs::canonicalize(&settings.temporary).unwrap_or_else(|_| settings.temporary.clone());
-        let passing = path.starts_with(&settings.temporary)
+        let is_passing = path.starts_with(&settings.temporary)
             || path.starts_with(&temporary)
-            || path.components().any(|part| PASSING.iter().any(|name| part.as_os_str() == *name))
-            || env.fs.metadata(&path).is_err();
-        Program { path: path.to_str().filter(|_| !passing).map(str::to_owned) }
+            || path.components().any(|part| PASSING.iter().any(|name| part.as_os_str() == *name));
+        Program { path: path.to_str().map(str::to_owned), is_passing }
     }
 
     /// Only the name, for files that other people's machines read too.
     pub(crate) fn named() -> Program {
-        Program { path: None }
+        Program { path: None, is_passing: false }
+    }
+
+    /// Whether hooks will stop once a temporary place is cleared.
+    pub(crate) fn may_vanish(&self, env: &Env) -> bool {
+        (self.is_passing || self.path.is_none()) && !is_on_path(env)
+    }
+
+    /// Whether it lies where anybody may take its place.
+    pub(crate) fn is_passing(&self) -> bool {
+        self.is_passing
     }
 
     /// Where it lies, if that is said.
@@ -64,7 +77,11 @@ impl Program {
     fn line(&self, what: &str) -> String {
         let by_name = format!("{NAME} {what} >/dev/null 2>&1 || true");
         match &self.path {
-            Some(path) => format!("{} {what} >/dev/null 2>&1 || {by_name}", quote(path)),
+            Some(path) => {
+                let path = quote(path);
+                let owned = if self.is_passing { format!("{OWNED}{path} ] && ") } else { String::new() };
+                format!("{owned}{path} {what} >/dev/null 2>&1 || {by_name}")
+            }
             None => by_name,
         }
     }
@@ -77,8 +94,9 @@ pub(crate) fn is_ours(line: &str) -> bool {
 
 /// Whether the program that a line names can be run.
 pub(crate) fn runs(env: &Env, line: &str) -> bool {
-    let by_path = quoted_path(line).is_some_and(|path| is_executable(env, Path::new(&path)));
-    by_path || is_on_path(env)
+    // A plug-in keeps the bare path.
+    let path = quoted_path(line).or_else(|| line.starts_with('/').then(|| line.to_owned()));
+    path.is_some_and(|path| is_executable(env, Path::new(&path))) || is_on_path(env)
 }
 
 /// Whether PATH leads to a program of our name.
@@ -98,7 +116,7 @@ pub(crate) fn quote(word: &str) -> String {
 
 /// The path that a line of ours starts with.
 fn quoted_path(line: &str) -> Option<String> {
-    let mut rest = line.strip_prefix('\'')?;
+    let mut rest = line.strip_prefix(OWNED).unwrap_or(line).strip_prefix('\'')?;
     let mut path = String::new();
     loop {
         let (part, after) = rest.split_once('\'')?;
@@ -119,7 +137,7 @@ mod tests {
 
     #[test]
     fn lines_name_the_program_twice_and_end_well() {
-        let program = Program { path: Some("/opt/it's here/agent-trace".to_owned()) };
+        let program = Program { path: Some("/opt/it's here/agent-trace".to_owned()), is_passing: false };
         let line = program.record("codex", None);
         assert_eq!(
             line,
@@ -146,12 +164,17 @@ mod tests {
             assert!(shell.stdout.is_empty() && shell.stderr.is_empty(), "{shell:?}");
             shell.status.code()
         };
-        let program = Program { path: Some(path.to_str().unwrap().to_owned()) };
+        let path_text = path.to_str().unwrap().to_owned();
+        let program = Program { path: Some(path_text.clone()), is_passing: false };
+        let passing = Program { path: Some(path_text.clone()), is_passing: true };
+        assert_eq!(quoted_path(&passing.record("codex", None)), Some(path_text));
         assert_eq!(run(&program.record("codex", None)), Some(0));
+        assert_eq!(run(&passing.record("codex", None)), Some(0));
         #[expect(clippy::disallowed_methods, reason = "a program for the test")]
         std::fs::write(&path, "#!/bin/sh\necho out; echo err >&2; exit 2\n").unwrap();
         std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
         assert_eq!(run(&program.record("codex", None)), Some(0));
+        assert_eq!(run(&passing.record("codex", None)), Some(0));
         assert_eq!(run(&Program::named().hook("pre-push", " \"$@\"")), Some(0));
     }
 }

@@ -323,7 +323,7 @@ mod tests {
         let file = directory.path().join("a/b/c.json");
         let made = make_directories(&os_env(), &file).unwrap();
         assert_eq!(made, [directory.path().join("a"), directory.path().join("a/b")]);
-        assert_eq!(make_directories(&os_env(), &file).unwrap(), [PathBuf::new(); 0]);
+        assert!(make_directories(&os_env(), &file).unwrap().is_empty());
         put(&directory.path().join("a/other"), "");
         remove_directories(&made);
         assert!(!directory.path().join("a/b").exists() && directory.path().join("a/other").exists());

@@ -153,15 +153,21 @@ impl Plan {
         change.kind = self.kind;
         change.events = self.place.agent.events().iter().map(|event| event.name).collect();
         if change.is_change() {
+            change.say = self.say();
             change.diff = Some(diff(&self.place.path, self.found.bytes.as_deref(), self.after.as_deref()));
         }
         change
     }
 
+    /// What its user has to do so that new hooks run.
+    fn say(&self) -> Option<String> {
+        let is_installed = matches!(self.kind, Kind::Created | Kind::Changed);
+        self.place.agent.to_do(self.place.scope).filter(|_| is_installed).map(str::to_owned)
+    }
+
     /// Puts our entries in.
     pub(crate) fn install(&self, env: &Env, notes: &mut Notes) -> Result<Change, Failure> {
         let mut change = self.change();
-        change.say = self.place.agent.to_do(self.place.scope).map(str::to_owned);
         let (Some(after), true) = (&self.after, change.is_change()) else { return Ok(change) };
         let path = &self.place.path;
         let made = files::make_directories(env, path)?;
@@ -209,7 +215,7 @@ impl Plan {
 }
 
 /// Which of our entries stand in a place; `None` where it holds nothing of ours.
-pub(crate) fn installed(env: &Env, place: &Place) -> Result<Option<Installed>, Failure> {
+pub(crate) fn installed(env: &Env, place: &Place) -> Result<Option<Installed>> {
     let found = files::read(env, &place.path)?;
     let text = files::text(&place.path, &found)?;
     let wanted = place.agent.events().iter().map(|event| event.name);
@@ -221,7 +227,15 @@ pub(crate) fn installed(env: &Env, place: &Place) -> Result<Option<Installed>, F
             commands: programs.and_then(|all| serde_json::from_str(all).ok()).unwrap_or_default(),
         }));
     }
-    let value = refused(&place.path, jsonc::read(text))?;
+    let value = match jsonc::read(text) {
+        Ok(value) => value,
+        // What is wrong with a file that has nothing of ours is no concern of ours.
+        Err(_) if !is_ours(text) => return Ok(None),
+        Err(error) => {
+            let message = format!("cannot read `{}`: {}", place.path.display(), error.message());
+            return Err(Error::new(ErrorKind::Invalid, message));
+        }
+    };
     let mut installed = Installed::default();
     for path in our_entries(&value) {
         if let [_, Step::Member(event), ..] = &path[..]
@@ -387,7 +401,8 @@ fn is_as_wanted(text: &str, agent: Agent, program: &Program) -> bool {
 // ---- the plugin
 
 fn plugin(program: &Program) -> String {
-    let programs: Vec<&str> = program.path().into_iter().chain(["agent-trace"]).collect();
+    let programs: Vec<&str> =
+        program.path().filter(|_| !program.is_passing()).into_iter().chain(["agent-trace"]).collect();
     PLUGIN.replace(PLUGIN_PROGRAMS, &Value::from(programs).to_string())
 }
 

@@ -7,9 +7,6 @@ use crate::hooks::Change;
 use crate::hooks::fired::Fired;
 use crate::hooks::git::Repository;
 
-pub(crate) const HOOKS: &str = "agent-trace/hooks/1";
-pub(crate) const HOOKS_STATUS: &str = "agent-trace/hooks-status/1";
-
 /// `hooks install`, `hooks remove`
 #[derive(Serialize)]
 pub(crate) struct Hooks<'a> {

@@ -109,12 +109,7 @@ impl Repository {
             }
             _ => None,
         };
-        Ok(Repository {
-            directory: directory.to_owned(),
-            hooks,
-            version: ask::version(directory),
-            owner,
-        })
+        Ok(Repository { directory: directory.to_owned(), hooks, version: ask::version(directory), owner })
     }
 
     fn takes_config(&self) -> bool {

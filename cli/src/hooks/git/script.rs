@@ -14,9 +14,10 @@ const MARK: &str = "# agent-trace hook 1";
 /// The script for an event.
 pub(crate) fn script(event: Event, program: &Program) -> String {
     let name = event.name();
+    let owned = if program.is_passing() { " && [ -O \"$program\" ]" } else { "" };
     let find = match program.path() {
         Some(path) => format!(
-            "program={}\n[ -x \"$program\" ] || program=$(command -v agent-trace) || exit \"$status\"\n",
+            "program={}\n[ -x \"$program\" ]{owned} || program=$(command -v agent-trace) || exit \"$status\"\n",
             quote(path)
         ),
         None => "program=$(command -v agent-trace) || exit \"$status\"\n".to_owned(),
