@@ -366,9 +366,9 @@ fn names_of_agent_trace_cli_are_taken() {
 #[test]
 fn a_dry_run_shows_a_diff_that_applies_and_changes_nothing() {
     let world = World::with_claude("{\n  \"model\": \"opus\"\n}\n");
-    let before = tree(&world.path("home/.claude"));
+    let before = tree(&world.path("home"));
     let diff = world.run(&["hooks", "install", "--dry-run"]).well().out;
-    assert_eq!(tree(&world.path("home/.claude")), before);
+    assert_eq!(tree(&world.path("home")), before);
     assert!(diff.contains("+  \"hooks\": {") && diff.contains("@@"), "{diff}");
     put(&world.path("a/f"), "{\n  \"model\": \"opus\"\n}\n");
     let repository = world.repository("a");

@@ -13,6 +13,7 @@ use jiff::fmt::rfc2822;
 
 use super::{Context, push};
 use crate::args;
+use crate::git::ask;
 use crate::hooks::agents::Agent;
 use crate::hooks::survey::Survey;
 use crate::json;
@@ -24,6 +25,11 @@ use crate::sanitize;
 const SKEW_SECONDS_MAX: i64 = 60;
 /// Rights that a file with secrets must not give.
 const OTHERS: u32 = 0o077;
+
+/// What a remote fetches and pushes.
+const REFSPECS: &str = r"^remote\..*\.(fetch|push)$";
+/// Where agent-trace-cli keeps its notes.
+const PEER_NOTES: &str = "refs/notes/agent-trace";
 
 const OK: &str = "ok";
 const WARNING: &str = "warning";
@@ -51,6 +57,9 @@ pub(super) fn run(context: &Context, args: &args::Doctor) -> Result<Done, Failur
     }
     check_modes(context, &place.store.join("writer.key"), args.fix, &mut findings);
     check_hooks(context, &place.data, &mut findings);
+    if place.project.is_some() {
+        check_refspecs(context, &mut findings);
+    }
     let remotes = Remotes::read(&files)?;
     for remote in remotes.list() {
         check_remote(context, &files, &remote, &mut findings);
@@ -119,6 +128,23 @@ fn check_hooks(context: &Context, data: &Path, findings: &mut Findings) {
             (None, None) => (WARNING, format!("git {event}: not told of; run: agent-trace init")),
         };
         findings.add("hooks", None, state, message);
+    }
+}
+
+/// Whether agent-trace-cli has left refspecs that change what git does: with one for pushes, a plain push sends no branch;
+/// a forced one for fetches overwrites notes.
+fn check_refspecs(context: &Context, findings: &mut Findings) {
+    for (key, value) in ask::local_matching(&context.settings.directory, REFSPECS) {
+        if value.contains(PEER_NOTES) {
+            let does = if key.ends_with(".push") {
+                "keeps a plain push from sending branches"
+            } else {
+                "overwrites notes on each fetch"
+            };
+            let message =
+                format!("`{key}` of agent-trace-cli {does}; run: git config --unset-all {key} {PEER_NOTES}");
+            findings.add("refspecs", None, WARNING, message);
+        }
     }
 }
 

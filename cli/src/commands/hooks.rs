@@ -103,7 +103,7 @@ fn install(context: &Context, args: &args::HooksInstall) -> Result<Done, Failure
     }
     let found = Program::find(settings);
     let program = if scope == Scope::Project { Program::named() } else { found.clone() };
-    let mut notes = Notes::open(env, settings)?;
+    let mut notes = notes(context, args.dry_run)?;
     let mut plans = Vec::new();
     for agent in wanted(&of, context, root.as_deref()) {
         let Some(place) = Place::of(agent, scope, settings, root.as_deref()) else { continue };
@@ -133,6 +133,11 @@ fn install(context: &Context, args: &args::HooksInstall) -> Result<Done, Failure
         context.ui.hint("the new files are part of the working tree: commit them to share them");
     }
     Ok(done)
+}
+
+fn notes(context: &Context, dry_run: bool) -> Result<Notes, Failure> {
+    let (env, settings) = (&context.env, &context.settings);
+    if dry_run { Notes::look(env, settings) } else { Notes::open(env, settings) }
 }
 
 /// The agents that are named, else those that have been used here.
@@ -169,7 +174,7 @@ fn remove(context: &Context, args: &args::HooksRemove) -> Result<Done, Failure> 
         true => git_repository(context)?,
         false => None,
     };
-    let mut notes = Notes::open(env, settings)?;
+    let mut notes = notes(context, args.dry_run)?;
     let mut plans = Vec::new();
     for (agent, scope) in agents.iter().flat_map(|agent| scopes.iter().map(move |scope| (*agent, *scope))) {
         let Some(place) = Place::of(agent, scope, settings, root.as_deref()) else { continue };

@@ -66,6 +66,15 @@ pub(crate) fn local_values(directory: &Path, key: &str) -> Vec<OsString> {
     values.map(|value| OsString::from_vec(value.to_vec())).collect()
 }
 
+/// Keys of the repository's own configuration that match a pattern, with their values.
+pub(crate) fn local_matching(directory: &Path, pattern: &str) -> Vec<(String, String)> {
+    let args = ["config", "--local", "--null", "--get-regexp", pattern].map(OsStr::new);
+    let Ok(output) = run(directory, &args) else { return Vec::new() };
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let pairs = text.split_terminator('\0').filter_map(|pair| pair.split_once('\n'));
+    pairs.map(|(key, value)| (key.to_owned(), value.to_owned())).collect()
+}
+
 /// Sets a key of the repository's own configuration.
 pub(crate) fn set_local(directory: &Path, key: &str, value: &OsStr) -> Result<()> {
     let args =

@@ -183,7 +183,8 @@ fn check_unchanged(env: &Env, found: &Found) -> Result<()> {
 /// What is noted of files that we have changed. Holds the lock under which they are changed.
 pub(crate) struct Notes {
     document: Document,
-    _alone: Box<dyn Lock>,
+    /// `None` for those who only look.
+    _alone: Option<Box<dyn Lock>>,
 }
 
 /// What is noted of one file.
@@ -202,15 +203,17 @@ const FILES: &str = "files";
 impl Notes {
     /// Takes the lock, and reads the notes.
     pub(crate) fn open(env: &Env, settings: &Settings) -> Result<Notes, Failure> {
-        let home = settings.home.as_ref().ok_or_else(|| {
-            let message = "cannot find the home of agent-trace: neither AGENT_TRACE_HOME nor HOME is set";
-            Failure::new(ErrorKind::Invalid, message, "set AGENT_TRACE_HOME")
-        })?;
+        let home = home(settings)?;
         let doing = |error| Error::io(format!("cannot create `{}`", home.display()), error);
         env.fs.create_dir_all(home).map_err(doing)?;
         let alone = lock(env, &home.join(NOTES_LOCK), LockMode::Exclusive, LOCK_WAIT_MICROS_MAX)?;
         remove_leftovers(env, home);
-        Ok(Notes { document: Document::read(env, &home.join(NOTES))?, _alone: alone })
+        Ok(Notes { document: Document::read(env, &home.join(NOTES))?, _alone: Some(alone) })
+    }
+
+    /// Reads the notes for a dry run, which changes nothing.
+    pub(crate) fn look(env: &Env, settings: &Settings) -> Result<Notes, Failure> {
+        Ok(Notes { document: Document::read(env, &home(settings)?.join(NOTES))?, _alone: None })
     }
 
     /// Makes them durable.
@@ -243,6 +246,13 @@ impl Notes {
     pub(crate) fn forget(&mut self, path: &Path) -> Result<(), Failure> {
         self.document.remove(FILES, &key(path))
     }
+}
+
+fn home(settings: &Settings) -> Result<&Path, Failure> {
+    settings.home.as_deref().ok_or_else(|| {
+        let message = "cannot find the home of agent-trace: neither AGENT_TRACE_HOME nor HOME is set";
+        Failure::new(ErrorKind::Invalid, message, "set AGENT_TRACE_HOME")
+    })
 }
 
 /// How a path is written in the notes; two that are no text may share a note, which then fits neither.

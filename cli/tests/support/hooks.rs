@@ -221,3 +221,25 @@ pub(crate) fn tree(directory: &Path) -> BTreeMap<PathBuf, (u32, Vec<u8>)> {
     }
     tree
 }
+
+// ---- git
+
+pub(crate) type Tree = BTreeMap<PathBuf, (u32, Vec<u8>)>;
+
+/// What of a repository `remove` has to bring back: hooks, configuration and working tree.
+pub(crate) fn state(common: &Path, root: Option<&Path>) -> (Tree, String, Vec<(PathBuf, Vec<u8>)>) {
+    let files = root.map(|root| tree(&fs::canonicalize(root).unwrap())).unwrap_or_default().into_iter();
+    let files = files.filter(|(path, _)| !path.starts_with(common)).map(|(path, (_, bytes))| (path, bytes));
+    (tree(&common.join("hooks")), text(&common.join("config")), files.collect())
+}
+
+pub(crate) fn common(world: &World, repository: &Path) -> PathBuf {
+    PathBuf::from(world.git(repository, &["rev-parse", "--path-format=absolute", "--git-common-dir"]))
+}
+
+pub(crate) fn events(world: &World, repository: &Path) -> Vec<Value> {
+    world.json_in(repository, &["hooks", "status", "--agent", "git"])["git"]["events"]
+        .as_array()
+        .unwrap()
+        .clone()
+}

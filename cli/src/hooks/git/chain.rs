@@ -182,13 +182,14 @@ pub(super) fn state(env: &Env, hooks: &Path, event: Event) -> Option<State> {
         _ => None,
     });
     let (place, bytes) = found?;
-    let line = named_program(&bytes).unwrap_or_default();
+    let line = named_program(&bytes);
     let may_run = env.fs.mode(&place).is_ok_and(|mode| mode.is_none_or(|mode| mode & 0o111 != 0));
     Some(State {
         event,
         mechanism: Some(FILE),
         chained: exists(&files::before(&path)),
-        runs: may_run && command::runs(env, &line),
+        runs: may_run && command::runs(env, line.as_deref().unwrap_or_default()),
+        command: Some(line.unwrap_or_else(|| "agent-trace".to_owned())),
         problem: (!may_run).then(|| "the file is not executable".to_owned()),
         place: Some(place),
     })

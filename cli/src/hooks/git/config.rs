@@ -71,6 +71,7 @@ pub(super) fn state(env: &Env, directory: &Path, event: Event) -> Option<State> 
         mechanism: Some(CONFIG),
         place: Some(place(directory)),
         runs: command::runs(env, &line.to_string_lossy()),
+        command: Some(line.to_string_lossy().into_owned()),
         chained: false,
         problem,
     })

@@ -294,6 +294,7 @@ pub(super) fn state(env: &Env, owner: &Owner, event: Event) -> Option<State> {
         mechanism: Some(owner.manager.name()),
         place: Some(path.clone()),
         runs: command::is_on_path(env),
+        command: text.lines().find(|line| Manager::holds(line, event)).map(|line| line.trim().to_owned()),
         chained: false,
         problem: None,
     })

@@ -86,6 +86,8 @@ pub(crate) struct State {
     pub(crate) event: Event,
     pub(crate) mechanism: Option<&'static str>,
     pub(crate) place: Option<PathBuf>,
+    /// What is run: a line, or the program that a script of ours names.
+    pub(crate) command: Option<String>,
     /// Whether the program would be found.
     pub(crate) runs: bool,
     /// Whether a hook that was there before is run first.
@@ -182,8 +184,15 @@ impl Repository {
             Some(owner) => manager::state(env, owner, event),
             None => chain::state(env, &self.hooks, event),
         };
-        let none =
-            || State { event, mechanism: None, place: None, runs: false, chained: false, problem: None };
+        let none = || State {
+            event,
+            mechanism: None,
+            place: None,
+            command: None,
+            runs: false,
+            chained: false,
+            problem: None,
+        };
         match (configured, in_files) {
             (Some(state), None) if self.takes_config() => state,
             (Some(_), Some(mut state)) if self.takes_config() => {

@@ -25,16 +25,15 @@ pub(crate) fn script(event: Event, program: &Program) -> String {
     let run = format!("\"$program\" hook {name} \"$@\" >/dev/null 2>&1 || :");
     let body = if event.reads_stdin() {
         // Whoever reads first leaves nothing to the others, so what came is kept; the dot keeps line ends at its end.
+        let given = "printf %s \"${input%.}\" 2>/dev/null";
         let refused = match event {
             Event::PrePush => "    [ \"$status\" -eq 0 ] || exit \"$status\"\n",
             _ => "",
         };
         format!(
-            "if [ -x \"$previous\" ]; then\n    input=$(cat; echo .)\n    \
-             printf %s \"${{input%.}}\" 2>/dev/null | \"$previous\" \"$@\" || status=$?\n{refused}    \
-             {find_inside}    printf %s \"${{input%.}}\" 2>/dev/null | {run}\nelse\n    {find_inside_else}    {run}\nfi\n",
-            find_inside = find.trim_end().replace('\n', "\n    ") + "\n",
-            find_inside_else = find.trim_end().replace('\n', "\n    ") + "\n",
+            "input=\nif [ -x \"$previous\" ]; then\n    input=$(cat; echo .)\n    \
+             {given} | \"$previous\" \"$@\" || status=$?\n{refused}fi\n{find}\
+             if [ -n \"$input\" ]; then\n    {given} | {run}\nelse\n    {run}\nfi\n"
         )
     } else {
         format!("[ -x \"$previous\" ] && {{ \"$previous\" \"$@\" || status=$?; }}\n{find}{run}\n")
@@ -51,10 +50,12 @@ pub(crate) fn is_ours(bytes: &[u8]) -> bool {
     bytes.split(|byte| *byte == b'\n').nth(1).is_some_and(|line| line.starts_with(MARK.as_bytes()))
 }
 
-/// The program that a script of ours names.
+/// The program whose path a script of ours names, as quoted there.
 pub(crate) fn program(bytes: &[u8]) -> Option<String> {
     let text = String::from_utf8_lossy(bytes);
-    text.lines().find_map(|line| Some(line.trim_start().strip_prefix("program=")?.to_owned()))
+    text.lines()
+        .find_map(|line| Some(line.strip_prefix("program=")?.to_owned()))
+        .filter(|word| word.starts_with('\''))
 }
 
 #[cfg(test)]
