@@ -269,8 +269,11 @@ fn a_file_that_is_not_json_stops_everything_before_anything_is_written() {
         let after: Vec<_> =
             tree(&world.path("home")).into_iter().filter(|(path, _)| !is_of_home(path)).collect();
         assert_eq!(after, before.into_iter().collect::<Vec<_>>(), "{broken}");
-        // The others can be had without it.
+        // The others can be had without it, and are rid of it without it.
         world.run(&["hooks", "install", "--agent", "claude"]).well();
+        world.run(&["hooks", "status"]).well();
+        world.run(&["hooks", "remove"]).well();
+        assert_eq!(text(&world.path(CLAUDE)), "{}");
     }
     let world = World::with_claude("{}");
     fs::write(world.path(CLAUDE), b"{\"a\": \"\xff\"}").unwrap();

@@ -11,11 +11,11 @@ use agent_trace_sync::service_remote::Service;
 use jiff::Timestamp;
 use jiff::fmt::rfc2822;
 
+use super::survey::Survey;
 use super::{Context, push};
 use crate::args;
 use crate::git::ask;
 use crate::hooks::agents::Agent;
-use crate::hooks::survey::Survey;
 use crate::json;
 use crate::remotes::{Files, Named, Remotes};
 use crate::report::{Done, Failure};

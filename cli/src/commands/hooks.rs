@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use agent_trace_store::{Error, ErrorKind};
 
 use super::Context;
+use super::survey::Survey;
 use crate::args;
 use crate::git::{self, ask};
 use crate::hooks::agents::{Agent, Scope};
@@ -12,7 +13,6 @@ use crate::hooks::command::Program;
 use crate::hooks::files::Notes;
 use crate::hooks::git::{GIT, Repository};
 use crate::hooks::install::{self, Place, Plan};
-use crate::hooks::survey::Survey;
 use crate::hooks::{Change, Kind};
 use crate::json;
 use crate::project;
@@ -123,6 +123,9 @@ fn install(context: &Context, args: &args::HooksInstall) -> Result<Done, Failure
     let done = print(context, "install", args.dry_run, &changes)?;
     if of.is_all && !has_agents {
         context.ui.hint("no agent has been found; name one: agent-trace hooks install --agent claude-code");
+    }
+    if repository.is_none() && of.git && !args.global && git::common_dir(&settings.directory).is_ok() {
+        context.ui.hint("agent-trace init (this repository has no store: what agents do in it is not kept)");
     }
     if changes.iter().any(Change::is_change) && found.may_vanish(env) {
         context.ui.hint(VANISHES);

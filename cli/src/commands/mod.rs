@@ -20,6 +20,7 @@ mod serve;
 mod show;
 mod stats;
 mod status;
+mod survey;
 mod sync;
 mod tour;
 mod verify;

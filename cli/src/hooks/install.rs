@@ -109,9 +109,16 @@ pub(crate) fn plan_remove(env: &Env, notes: &Notes, place: Place) -> Result<Plan
     let found = files::read(env, &place.path)?;
     let (kind, after) = match &found.bytes {
         None => (Kind::Unchanged, None),
+        // What is wrong with a file that has nothing of ours is no concern of ours.
+        Some(bytes) if !mentions_us(bytes) => (Kind::Unchanged, Some(bytes.clone())),
         Some(bytes) => removed(env, notes, &place, bytes, files::text(&place.path, &found)?)?,
     };
     Ok(Plan { place, found, without: after.clone(), after, kind })
+}
+
+fn mentions_us(bytes: &[u8]) -> bool {
+    let text = String::from_utf8_lossy(bytes);
+    is_ours(&text) || text.contains(PLUGIN_MARK)
 }
 
 fn removed(
@@ -217,6 +224,9 @@ impl Plan {
 /// Which of our entries stand in a place; `None` where it holds nothing of ours.
 pub(crate) fn installed(env: &Env, place: &Place) -> Result<Option<Installed>> {
     let found = files::read(env, &place.path)?;
+    if !found.bytes.as_deref().is_some_and(mentions_us) {
+        return Ok(None);
+    }
     let text = files::text(&place.path, &found)?;
     let wanted = place.agent.events().iter().map(|event| event.name);
     if place.agent.form() == Form::Plugin {
@@ -227,15 +237,10 @@ pub(crate) fn installed(env: &Env, place: &Place) -> Result<Option<Installed>> {
             commands: programs.and_then(|all| serde_json::from_str(all).ok()).unwrap_or_default(),
         }));
     }
-    let value = match jsonc::read(text) {
-        Ok(value) => value,
-        // What is wrong with a file that has nothing of ours is no concern of ours.
-        Err(_) if !is_ours(text) => return Ok(None),
-        Err(error) => {
-            let message = format!("cannot read `{}`: {}", place.path.display(), error.message());
-            return Err(Error::new(ErrorKind::Invalid, message));
-        }
-    };
+    let value = jsonc::read(text).map_err(|error| {
+        let message = format!("cannot read `{}`: {}", place.path.display(), error.message());
+        Error::new(ErrorKind::Invalid, message)
+    })?;
     let mut installed = Installed::default();
     for path in our_entries(&value) {
         if let [_, Step::Member(event), ..] = &path[..]

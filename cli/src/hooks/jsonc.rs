@@ -367,6 +367,87 @@ mod tests {
         );
     }
 
+    /// Writes JSON with comments, odd white space and trailing commas, as drawn.
+    struct Author {
+        state: u64,
+        text: String,
+    }
+
+    impl Author {
+        fn draw(&mut self, bound: usize) -> usize {
+            self.state =
+                self.state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            usize::try_from(self.state >> 33).unwrap() % bound
+        }
+
+        fn space(&mut self) {
+            for _ in 0..self.draw(3) {
+                let space = [" ", "\n", "\t", "\n  ", " // , ] }\n", "/* \", { */", "\r\n"][self.draw(7)];
+                self.text.push_str(space);
+            }
+        }
+
+        fn list(&mut self, depth: usize, brackets: (char, char), item: fn(&mut Author, usize, usize)) {
+            self.text.push(brackets.0);
+            let count = self.draw(4);
+            for number in 0..count {
+                self.space();
+                item(self, depth, number);
+                self.space();
+                if number + 1 < count || self.draw(3) == 0 {
+                    self.text.push(',');
+                }
+            }
+            self.space();
+            self.text.push(brackets.1);
+        }
+
+        fn value(&mut self, depth: usize) {
+            match self.draw(if depth == 0 { 3 } else { 5 }) {
+                0 => self.text.push_str("\"a, // \\\" }\""),
+                1 => self.text.push_str("-1.50e3"),
+                2 => self.text.push_str("null"),
+                3 => self.list(depth - 1, ('[', ']'), |author, depth, _| author.value(depth)),
+                _ => self.object(depth - 1),
+            }
+        }
+
+        fn object(&mut self, depth: usize) {
+            self.list(depth, ('{', '}'), |author, depth, number| {
+                author.text.push_str(&format!("\"{number}\""));
+                author.space();
+                author.text.push(':');
+                author.space();
+                author.value(depth);
+            });
+        }
+    }
+
+    #[test]
+    fn whatever_is_written_around_it_an_entry_comes_and_goes() {
+        for seed in 0..5_000 {
+            let mut author = Author { state: seed, text: String::new() };
+            author.space();
+            author.object(3);
+            author.space();
+            let before = author.text;
+            let mut value = read(&before).unwrap_or_else(|error| panic!("{seed}: {error}: {before}"));
+            let after = append(&before, "hooks", "Stop", &json!({"command": "x"})).unwrap();
+            let again = append(&after, "hooks", "Stop", &json!(2)).unwrap();
+            value["hooks"] = json!({"Stop": [{"command": "x"}, 2]});
+            assert_eq!(read(&again).unwrap(), value, "{seed}: {before}\n{again}");
+            assert_eq!(remove(&again, &steps(&["hooks", "Stop", "1"])).unwrap(), after, "{seed}");
+            let restored = remove(&after, &steps(&["hooks"])).unwrap();
+            let is_empty = read(&before).unwrap().as_object().unwrap().is_empty();
+            let squeeze = |text: &str| text.split_whitespace().collect::<String>();
+            if is_empty {
+                assert_eq!(squeeze(&restored), squeeze(&before), "{seed}");
+            } else {
+                assert_eq!(restored, before, "{seed}");
+            }
+        }
+    }
+
     #[test]
     fn an_empty_file_becomes_an_object() {
         for (text, start) in [("", "{\n"), ("\n", "\n{\n"), ("// c", "// c\n{\n")] {

@@ -12,7 +12,6 @@ pub(crate) mod install;
 pub(crate) mod trust;
 pub(crate) mod git;
 pub(crate) mod fired;
-pub(crate) mod survey;
 
 use std::path::{Path, PathBuf};
 

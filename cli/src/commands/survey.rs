@@ -1,31 +1,30 @@
 //! Which hooks are in place, whether they would find the program, and when each last fired.
 //!
-//! Only looks; what cannot be read is told as a problem of its place.
+//! No command, but what `hooks status` and `doctor` ask. Only looks; what cannot be read is told as a problem of its place.
 
 use std::path::Path;
 
 use agent_trace_store::env::Env;
 
-use super::agents::{Agent, Scope};
-use super::command;
-use super::fired::Fired;
-use super::git::Repository;
-use super::install::{self, Place};
-use super::trust;
 use crate::git::{self, ask};
+use crate::hooks::agents::{Agent, Scope};
+use crate::hooks::fired::Fired;
+use crate::hooks::git::Repository;
+use crate::hooks::install::{self, Place};
+use crate::hooks::{command, trust};
 use crate::json;
 use crate::settings::Settings;
 
 /// What was found.
-pub(crate) struct Survey {
-    pub(crate) agents: Vec<json::AgentHooks>,
+pub(super) struct Survey {
+    pub(super) agents: Vec<json::AgentHooks>,
     /// `None` outside a repository, or where it was not asked for.
-    pub(crate) git: Option<json::GitHooks>,
+    pub(super) git: Option<json::GitHooks>,
 }
 
 impl Survey {
     /// Looks at the hooks of some agents, and of the repository around; `data` is that of its project.
-    pub(crate) fn make(
+    pub(super) fn make(
         env: &Env,
         settings: &Settings,
         data: Option<&Path>,
