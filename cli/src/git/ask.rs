@@ -21,8 +21,6 @@ pub(crate) enum Part {
     Hooks,
     /// The root of the working tree; a bare repository has none.
     WorkTree,
-    /// The directory of this working tree's own state.
-    GitDir,
 }
 
 /// Where a part of the repository lies; `None` where there is no repository, or no such part.
@@ -30,7 +28,6 @@ pub(crate) fn place(directory: &Path, part: Part) -> Option<PathBuf> {
     let asked: &[&str] = match part {
         Part::Hooks => &["--git-path", "hooks"],
         Part::WorkTree => &["--show-toplevel"],
-        Part::GitDir => &["--git-dir"],
     };
     let args: Vec<&OsStr> =
         ["rev-parse", "--path-format=absolute"].iter().chain(asked).map(OsStr::new).collect();
@@ -56,14 +53,6 @@ pub(crate) fn setting(directory: &Path, key: &str) -> Option<(String, OsString)>
     let mut parts = output.stdout.split(|byte| *byte == 0);
     let scope = String::from_utf8_lossy(parts.next()?).into_owned();
     Some((scope, OsString::from_vec(parts.next()?.to_vec())))
-}
-
-/// All values of a key in the repository's own configuration.
-pub(crate) fn local_values(directory: &Path, key: &str) -> Vec<OsString> {
-    let args = ["config", "--local", "--null", "--get-all", key].map(OsStr::new);
-    let Ok(output) = run(directory, &args) else { return Vec::new() };
-    let values = output.stdout.split(|byte| *byte == 0).filter(|value| !value.is_empty());
-    values.map(|value| OsString::from_vec(value.to_vec())).collect()
 }
 
 /// Keys of the repository's own configuration that match a pattern, with their values.

@@ -4,15 +4,17 @@
 //! ignores them. They run besides, and before, whatever stands in a hooks directory.
 
 use std::ffi::OsStr;
-use std::path::Path;
 
 use agent_trace_store::Result;
 use agent_trace_store::env::Env;
 
-use super::{CONFIG, Event, GIT, State};
-use crate::git::ask::{self, Part};
+use super::{CONFIG, Event, GIT, Repository, State};
+use crate::git::ask;
 use crate::hooks::command::{self, Program};
 use crate::hooks::{Change, Kind};
+
+/// Our keys.
+pub(super) const PATTERN: &str = r"^hook\.agent-trace-";
 
 fn section(event: Event) -> String {
     format!("hook.agent-trace-{}", event.name())
@@ -22,68 +24,68 @@ fn line(event: Event, program: &Program) -> String {
     program.hook(event.name(), " \"$@\"")
 }
 
-pub(super) fn install(directory: &Path, event: Event, program: &Program, dry: bool) -> Result<Change> {
-    let mut change = change(directory, event);
+/// The values of a key of an event's section.
+fn values<'a>(repository: &'a Repository, event: Event, key: &str) -> Vec<&'a str> {
+    let key = format!("{}.{key}", section(event));
+    repository.configured.iter().filter(|(name, _)| *name == key).map(|(_, value)| value.as_str()).collect()
+}
+
+pub(super) fn install(repository: &Repository, event: Event, program: &Program, dry: bool) -> Result<Change> {
+    let mut change = change(repository, event);
     let section = section(event);
     let wanted = [("command", line(event, program)), ("event", event.name().to_owned())];
-    let had = wanted.each_ref().map(|(key, _)| ask::local_values(directory, &format!("{section}.{key}")));
-    let same = had.iter().zip(&wanted).all(|(had, (_, value))| *had == [OsStr::new(value)]);
-    if same {
+    let had = wanted.each_ref().map(|(key, _)| values(repository, event, key));
+    if had.iter().zip(&wanted).all(|(had, (_, value))| *had == [value]) {
         return Ok(change);
     }
     change.kind = if had.iter().all(Vec::is_empty) { Kind::Created } else { Kind::Changed };
     let lines = wanted.each_ref().map(|(key, value)| format!("+\t{key} = {value}\n")).concat();
-    change.diff = Some(format!("+[{}]\n{lines}", section.replacen('.', " \"", 1) + "\""));
+    change.diff = Some(format!("+{}\n{lines}", header(event)));
     if !dry {
         // The event last: a command without an event is run by nobody.
         for (key, value) in &wanted {
-            ask::set_local(directory, &format!("{section}.{key}"), OsStr::new(value))?;
+            ask::set_local(&repository.directory, &format!("{section}.{key}"), OsStr::new(value))?;
         }
     }
     Ok(change)
 }
 
-pub(super) fn remove(directory: &Path, event: Event, dry: bool) -> Result<Option<Change>> {
-    let section = section(event);
-    let had = ["command", "event"].map(|key| ask::local_values(directory, &format!("{section}.{key}")));
-    if had.iter().all(Vec::is_empty) {
+pub(super) fn remove(repository: &Repository, event: Event, dry: bool) -> Result<Option<Change>> {
+    if ["command", "event"].iter().all(|key| values(repository, event, key).is_empty()) {
         return Ok(None);
     }
     if !dry {
-        ask::remove_local_section(directory, &section)?;
+        ask::remove_local_section(&repository.directory, &section(event))?;
     }
-    let mut change = change(directory, event);
+    let mut change = change(repository, event);
     change.kind = Kind::Removed;
-    change.diff = Some(format!("-[{}]\n", section.replacen('.', " \"", 1) + "\""));
+    change.diff = Some(format!("-{}\n", header(event)));
     Ok(Some(change))
 }
 
-pub(super) fn state(env: &Env, directory: &Path, event: Event) -> Option<State> {
-    let section = section(event);
-    let line = ask::local_values(directory, &format!("{section}.command")).pop()?;
-    let events = ask::local_values(directory, &format!("{section}.event"));
-    let problem = match events.iter().any(|value| value.as_os_str() == event.name()) {
+pub(super) fn state(env: &Env, repository: &Repository, event: Event) -> Option<State> {
+    let line = values(repository, event, "command").pop()?;
+    let problem = match values(repository, event, "event").contains(&event.name()) {
         true => None,
-        false => Some(format!("`{section}.event` does not name it")),
+        false => Some(format!("`{}.event` does not name it", section(event))),
     };
     Some(State {
         event,
         mechanism: Some(CONFIG),
-        place: Some(place(directory)),
-        runs: command::runs(env, &line.to_string_lossy()),
-        command: Some(line.to_string_lossy().into_owned()),
+        place: Some(repository.common.join("config")),
+        command: Some(line.to_owned()),
+        runs: command::runs(env, line),
         chained: false,
         problem,
     })
 }
 
-fn change(directory: &Path, event: Event) -> Change {
-    let mut change = Change::of(GIT, "project", &place(directory), CONFIG);
-    change.events = vec![event.name()];
-    change
+fn header(event: Event) -> String {
+    format!("[hook \"agent-trace-{}\"]", event.name())
 }
 
-fn place(directory: &Path) -> std::path::PathBuf {
-    let common = crate::git::common_dir(directory).ok().or_else(|| ask::place(directory, Part::GitDir));
-    common.unwrap_or_else(|| directory.to_owned()).join("config")
+fn change(repository: &Repository, event: Event) -> Change {
+    let mut change = Change::of(GIT, "project", &repository.common.join("config"), CONFIG);
+    change.events = vec![event.name()];
+    change
 }

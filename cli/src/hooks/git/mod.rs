@@ -62,6 +62,10 @@ impl Event {
 #[derive(Clone, Debug)]
 pub(crate) struct Repository {
     directory: PathBuf,
+    /// What its worktrees share.
+    common: PathBuf,
+    /// Hooks of ours in its configuration.
+    configured: Vec<(String, String)>,
     /// Where git looks for hooks.
     hooks: PathBuf,
     pub(crate) version: Option<(u32, u32)>,
@@ -101,9 +105,9 @@ impl Repository {
     pub(crate) fn find(env: &Env, directory: &Path, common: &Path) -> Result<Repository> {
         let own = common.join("hooks");
         let hooks = ask::place(directory, Part::Hooks).unwrap_or_else(|| own.clone());
-        let root = ask::place(directory, Part::WorkTree);
         let owner = match ask::setting(directory, "core.hooksPath") {
             Some((scope, value)) if !value.is_empty() && !is_same(&hooks, &own) => {
+                let root = ask::place(directory, Part::WorkTree);
                 let is_here =
                     lies_in(&hooks, common) || root.as_deref().is_some_and(|root| lies_in(&hooks, root));
                 let manager = Manager::of(env, &hooks, root.as_deref().filter(|_| is_here));
@@ -111,7 +115,14 @@ impl Repository {
             }
             _ => None,
         };
-        Ok(Repository { directory: directory.to_owned(), hooks, version: ask::version(directory), owner })
+        Ok(Repository {
+            directory: directory.to_owned(),
+            common: common.to_owned(),
+            configured: ask::local_matching(directory, config::PATTERN),
+            hooks,
+            version: ask::version(directory),
+            owner,
+        })
     }
 
     fn takes_config(&self) -> bool {
@@ -132,7 +143,7 @@ impl Repository {
             // A file that is there would tell of each event a second time.
             let has_file = self.owner.is_none() && chain::is_installed(env, &self.hooks, event);
             if self.takes_config() && !has_file {
-                changes.push(config::install(&self.directory, event, program, dry)?);
+                changes.push(config::install(self, event, program, dry)?);
                 continue;
             }
             if let Some(owner) = &self.owner {
@@ -143,7 +154,7 @@ impl Repository {
                 Ok(change) => change,
                 Err(failure) => skipped(&self.hooks, event, &failure),
             });
-            config::remove(&self.directory, event, dry)?;
+            config::remove(self, event, dry)?;
         }
         Ok(changes)
     }
@@ -152,7 +163,7 @@ impl Repository {
     pub(crate) fn remove(&self, env: &Env, notes: &mut Notes, dry: bool) -> Result<Vec<Change>, Failure> {
         let mut changes = Vec::new();
         for event in Event::ALL {
-            changes.extend(config::remove(&self.directory, event, dry)?);
+            changes.extend(config::remove(self, event, dry)?);
             if let Some(owner) = &self.owner {
                 changes.extend(manager::remove(env, notes, owner, event, dry)?);
             }
@@ -166,11 +177,7 @@ impl Repository {
 
     /// The repository's own directory for hooks, wherever `core.hooksPath` leads now.
     fn own_hooks(&self) -> PathBuf {
-        match &self.owner {
-            None => self.hooks.clone(),
-            Some(_) => crate::git::common_dir(&self.directory)
-                .map_or_else(|_| self.hooks.clone(), |common| common.join("hooks")),
-        }
+        if self.owner.is_some() { self.common.join("hooks") } else { self.hooks.clone() }
     }
 
     /// How each event is told of.
@@ -179,7 +186,7 @@ impl Repository {
     }
 
     fn state(&self, env: &Env, event: Event) -> State {
-        let configured = config::state(env, &self.directory, event);
+        let configured = config::state(env, self, event);
         let in_files = match &self.owner {
             Some(owner) => manager::state(env, owner, event),
             None => chain::state(env, &self.hooks, event),
