@@ -1,6 +1,7 @@
 //! What can be written on the command line, as plain data; reading it does nothing else.
 
 mod admin;
+mod hooks;
 mod link;
 mod notes;
 mod serve;
@@ -17,6 +18,7 @@ pub(crate) use admin::{
     Admin, AdminOrg, AdminProject, AdminProjectCreate, AdminToken, OrgCreate, OrgSet, ProjectRemove, Quota,
     Service, TokenCreate,
 };
+pub(crate) use hooks::{Hooks, HooksInstall, HooksOf, HooksRemove, HooksStatus};
 pub(crate) use link::{CommitLink, Link};
 pub(crate) use notes::{Include, Notes};
 pub(crate) use serve::Serve;
@@ -79,8 +81,8 @@ pub(crate) enum Color {
 /// The commands.
 #[derive(Clone, Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Give the git repository (or the directory given by --store) a store
-    Init,
+    /// Give the git repository (or the directory given by --store) a store, and git its hooks
+    Init(Init),
     /// Bring in transcripts, agent-trace-cli data and Agent Trace records
     Import(Import),
     /// List records, newest first
@@ -114,7 +116,10 @@ pub(crate) enum Command {
     Pull(Pull),
     /// Push, then pull
     Sync(Sync),
-    /// Look for what keeps remotes from working
+    /// Install, remove and look at the hooks of agents and of git
+    #[command(subcommand)]
+    Hooks(Hooks),
+    /// Look for what keeps remotes and hooks from working
     Doctor(Doctor),
     /// Manage the orgs, projects and tokens of a service, in its data folder
     #[command(subcommand)]
@@ -136,6 +141,14 @@ pub(crate) enum Command {
     /// Write docs/cli.md to stdout
     #[command(hide = true)]
     HelpPage,
+}
+
+/// `init`
+#[derive(Args, Clone, Debug, Default)]
+pub(crate) struct Init {
+    /// Install no git hooks
+    #[arg(long)]
+    pub(crate) no_hooks: bool,
 }
 
 /// `import`

@@ -2,6 +2,8 @@
 //!
 //! Each names its schema. Members are added, never renamed or removed, within one number of a schema.
 
+mod hooks;
+
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
@@ -10,8 +12,12 @@ use agent_trace_sync::client::ProjectRow;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
+pub(crate) use hooks::{AgentHooks, AgentPlace, GitHooks, HookChange, Hooks, HooksStatus, LastEvent};
+
 pub(crate) const ERROR: &str = "agent-trace/error/1";
 pub(crate) const INIT: &str = "agent-trace/init/1";
+pub(crate) const HOOKS: &str = "agent-trace/hooks/1";
+pub(crate) const HOOKS_STATUS: &str = "agent-trace/hooks-status/1";
 pub(crate) const IMPORT: &str = "agent-trace/import/1";
 pub(crate) const LOG: &str = "agent-trace/log/1";
 pub(crate) const SHOW: &str = "agent-trace/show/1";
@@ -59,7 +65,7 @@ pub(crate) struct Failure<'a> {
 
 /// `init`
 #[derive(Serialize)]
-pub(crate) struct Init {
+pub(crate) struct Init<'a> {
     pub(crate) schema: &'static str,
     pub(crate) project: Option<String>,
     pub(crate) data: String,
@@ -67,6 +73,7 @@ pub(crate) struct Init {
     pub(crate) writer: String,
     pub(crate) created: bool,
     pub(crate) peer_data: Option<String>,
+    pub(crate) hooks: Vec<HookChange<'a>>,
 }
 
 /// `import`

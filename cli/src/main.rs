@@ -10,6 +10,7 @@ mod commands;
 mod document;
 mod edit;
 mod git;
+mod hooks;
 #[allow(unreachable_pub, reason = "written as a crate would be")]
 mod import;
 mod json;

@@ -13,6 +13,8 @@ use crate::report::Failure;
 pub(crate) struct Settings {
     /// A store outside git.
     pub(crate) store: Option<PathBuf>,
+    /// The user's home.
+    pub(crate) user_home: Option<PathBuf>,
     /// Where the data of all projects lies.
     pub(crate) home: Option<PathBuf>,
     /// The working directory.
@@ -35,10 +37,11 @@ impl Settings {
         // Components are normalised, so that each path but the root has a parent.
         let absolute = |path: PathBuf| directory.join(path).components().collect::<PathBuf>();
         let store = global.store.clone().or_else(|| variable("AGENT_TRACE_STORE")).map(absolute);
+        let user_home = variable("HOME");
         let home = variable("AGENT_TRACE_HOME")
             .map(absolute)
-            .or_else(|| variable("HOME").map(|home| home.join(".agent-trace")));
-        Ok(Settings { store, home, directory: directory.clone(), temporary: std::env::temp_dir() })
+            .or_else(|| user_home.as_ref().map(|home| home.join(".agent-trace")));
+        Ok(Settings { store, user_home, home, directory: directory.clone(), temporary: std::env::temp_dir() })
     }
 }
 
@@ -64,6 +67,22 @@ pub(crate) fn time_zone() -> TimeZone {
 pub(crate) fn no_color() -> bool {
     std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty())
         || std::env::var_os("TERM").is_some_and(|value| value == "dumb")
+}
+
+/// Where a variable says that a folder lies; only an absolute path says it.
+pub(crate) fn folder(name: &str) -> Option<PathBuf> {
+    variable(name).filter(|path| path.is_absolute())
+}
+
+/// The directories in which commands are looked for; a relative one depends on where it is asked from, and is left out.
+pub(crate) fn search_path() -> Vec<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).filter(|directory| directory.is_absolute()).collect()
+}
+
+/// The file that this program was started from.
+pub(crate) fn program() -> Option<PathBuf> {
+    std::env::current_exe().ok()
 }
 
 fn variable(name: &str) -> Option<PathBuf> {

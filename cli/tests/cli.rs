@@ -923,6 +923,9 @@ fn the_examples_of_the_contract_are_true() {
     for args in [&["init"][..], &["push"], &["pull"], &["status"], &["stats"], &["verify"], &["reindex"]] {
         check_example(&page, &world.json(args));
     }
+    for args in [&["hooks", "install", "--agent", "cursor"][..], &["hooks", "status", "--agent", "cursor"]] {
+        check_example(&page, &world.json(args));
+    }
     check_example(&page, &world.json(&["compact", "--yes"]));
     let sync = world.json(&["sync"]);
     check_example(&page, &sync["push"]);

@@ -1,4 +1,4 @@
-//! `doctor`: looks for what keeps remotes from working, and says of each what was found.
+//! `doctor`: looks for what keeps remotes and hooks from working, and says of each what was found.
 
 use std::net::ToSocketAddrs;
 use std::path::Path;
@@ -10,8 +10,11 @@ use agent_trace_sync::remote::Remote;
 use jiff::Timestamp;
 use jiff::fmt::rfc2822;
 
+use super::survey::Survey;
 use super::{Context, push};
 use crate::args;
+use crate::git::ask;
+use crate::hooks::agents::Agent;
 use crate::json;
 use crate::remotes::{Files, Named, Remotes};
 use crate::report::{Done, Failure};
@@ -21,6 +24,11 @@ use crate::sanitize;
 const SKEW_SECONDS_MAX: i64 = 60;
 /// Rights that a file with secrets must not give.
 const OTHERS: u32 = 0o077;
+
+/// What a remote fetches and pushes.
+const REFSPECS: &str = r"^remote\..*\.(fetch|push)$";
+/// Where agent-trace-cli keeps its notes.
+const PEER_NOTES: &str = "refs/notes/agent-trace";
 
 const OK: &str = "ok";
 const WARNING: &str = "warning";
@@ -47,6 +55,10 @@ pub(super) fn run(context: &Context, args: &args::Doctor) -> Result<Done, Failur
         check_modes(context, &home.join("config.json"), args.fix, &mut findings);
     }
     check_modes(context, &place.store.join("writer.key"), args.fix, &mut findings);
+    check_hooks(context, &place.data, &mut findings);
+    if place.project.is_some() {
+        check_refspecs(context, &mut findings);
+    }
     let remotes = Remotes::read(&files)?;
     for remote in remotes.list() {
         check_remote(context, &files, &remote, &mut findings);
@@ -69,6 +81,69 @@ fn check_store(store: &Store, findings: &mut Findings) {
     match tried.and(removed) {
         Ok(()) => findings.add("store", None, OK, format!("`{shown}` can be written")),
         Err(error) => findings.add("store", None, BAD, format!("`{shown}` cannot be written: {error}")),
+    }
+}
+
+/// Whether the hooks that are installed find the program, and may run.
+fn check_hooks(context: &Context, data: &Path, findings: &mut Findings) {
+    let survey = Survey::make(&context.env, &context.settings, Some(data), &Agent::ALL, true);
+    for agent in &survey.agents {
+        for place in &agent.places {
+            let (name, path) = (agent.agent, &place.place);
+            let (state, message) = if let Some(problem) = &place.problem {
+                (BAD, format!("{name}: {problem}"))
+            } else if !place.runs {
+                (
+                    BAD,
+                    format!(
+                        "{name}: the program that `{path}` names is not found; run: agent-trace hooks install"
+                    ),
+                )
+            } else if place.trust == Some("off") {
+                (WARNING, format!("{name}: its settings turn hooks off"))
+            } else if place.trust == Some("not-reviewed") {
+                (
+                    WARNING,
+                    format!("{name}: the hooks in `{path}` wait for your review: start it and enter /hooks"),
+                )
+            } else if !place.missing.is_empty() {
+                let missing = place.missing.join(", ");
+                (WARNING, format!("{name}: `{path}` is without {missing}; run: agent-trace hooks install"))
+            } else {
+                (OK, format!("{name}: `{path}` tells of {} event(s)", place.events.len()))
+            };
+            findings.add("hooks", None, state, message);
+        }
+    }
+    for hook in survey.git.iter().flat_map(|git| &git.events) {
+        let event = hook.event;
+        let (state, message) = match (&hook.place, &hook.problem) {
+            (_, Some(problem)) => (BAD, format!("git {event}: {problem}")),
+            (Some(place), None) if !hook.runs => (
+                BAD,
+                format!("git {event}: the program that `{place}` names is not found; run: agent-trace init"),
+            ),
+            (Some(place), None) => (OK, format!("git {event}: told of by `{place}`")),
+            (None, None) => (WARNING, format!("git {event}: not told of; run: agent-trace init")),
+        };
+        findings.add("hooks", None, state, message);
+    }
+}
+
+/// Whether agent-trace-cli has left refspecs that change what git does: with one for pushes, a plain push sends no branch;
+/// a forced one for fetches overwrites notes.
+fn check_refspecs(context: &Context, findings: &mut Findings) {
+    for (key, value) in ask::local_matching(&context.settings.directory, REFSPECS) {
+        if value.contains(PEER_NOTES) {
+            let does = if key.ends_with(".push") {
+                "keeps a plain push from sending branches"
+            } else {
+                "overwrites notes on each fetch"
+            };
+            let message =
+                format!("`{key}` of agent-trace-cli {does}; run: git config --unset-all {key} {PEER_NOTES}");
+            findings.add("refspecs", None, WARNING, message);
+        }
     }
 }
 

@@ -7,6 +7,7 @@ mod compact;
 mod completions;
 mod doctor;
 mod help_page;
+mod hooks;
 mod import;
 mod init;
 mod link;
@@ -22,6 +23,7 @@ mod serve;
 mod show;
 mod stats;
 mod status;
+mod survey;
 mod sync;
 mod tour;
 mod verify;
@@ -100,7 +102,7 @@ pub(crate) fn hinted(remote: &Named, error: Error) -> Failure {
 /// Runs a command.
 pub(crate) fn run(context: &Context, command: &Command) -> Result<Done, Failure> {
     match command {
-        Command::Init => init::run(context),
+        Command::Init(args) => init::run(context, args),
         Command::Import(args) => import::run(context, args),
         Command::Log(args) => log::run(context, args),
         Command::Show(args) => show::run(context, args),
@@ -116,6 +118,7 @@ pub(crate) fn run(context: &Context, command: &Command) -> Result<Done, Failure>
         Command::Push(args) => push::run(context, args),
         Command::Pull(args) => pull::run(context, args),
         Command::Sync(args) => sync::run(context, args),
+        Command::Hooks(args) => hooks::run(context, args),
         Command::Doctor(args) => doctor::run(context, args),
         Command::Admin(args) => admin::run(context, args),
         Command::Serve(args) => serve::run(context, args),

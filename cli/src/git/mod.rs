@@ -1,5 +1,6 @@
 //! What git is asked, and how: the one place that starts it.
 
+pub(crate) mod ask;
 pub(crate) mod blame;
 pub(crate) mod commits;
 pub(crate) mod objects;

@@ -1,6 +1,8 @@
 //! What the tests that run the program have in common: its environment, and seeded data.
 #![allow(dead_code, clippy::unwrap_used, clippy::disallowed_methods)]
 
+pub(crate) mod hooks;
+
 use std::path::Path;
 use std::process::{Command, Stdio};
 
