@@ -6,6 +6,7 @@
 mod args;
 mod commands;
 mod document;
+mod edit;
 mod git;
 #[allow(unreachable_pub, reason = "written as a crate would be")]
 mod import;
