@@ -180,7 +180,7 @@ impl<'p, 's> Batch<'p, 's> {
         let mut entries = Vec::new();
         let mut fates: Vec<(String, Fate)> = Vec::new();
         for name in names {
-            match read_entry(self.place, &self.place.spool.path(&name)) {
+            match read_entry(self.place.env(), &self.place.spool.path(&name)) {
                 Ok(Some(entry)) => entries.push((name, entry)),
                 Ok(None) => {}
                 Err(error) if error.kind() == ErrorKind::Unsupported => {
@@ -403,7 +403,7 @@ impl<'p, 's> Batch<'p, 's> {
             }
             let path = directory.join(&found.name);
             // Later ones take the place of earlier ones.
-            if let Ok(Some(entry)) = read_entry(self.place, &path) {
+            if let Ok(Some(entry)) = read_entry(self.place.env(), &path) {
                 befores.extend(entry.files.into_iter().map(|file| (file.path, file.state)));
             }
             self.used.push(path);
@@ -449,9 +449,22 @@ impl<'p, 's> Batch<'p, 's> {
     }
 }
 
+/// Who is heard of in an entry that waits, by which event, and when.
+pub(crate) fn heard_in(env: &Env, path: &Path) -> Option<(String, String, Timestamp)> {
+    let entry = read_entry(env, path).ok()??;
+    let (name, event) = match entry.facts.kind {
+        EntryKind::Git => (format!("git/{}", entry.facts.name), entry.facts.name.clone()),
+        EntryKind::Agent => {
+            let (event, _) = understand(&entry)?;
+            (event.agent.name().to_owned(), event.name)
+        }
+    };
+    Some((name, event, entry.facts.arrived))
+}
+
 /// Reads an entry; nothing if it is gone.
-fn read_entry(place: &Place<'_>, path: &Path) -> Result<Option<Entry>> {
-    match read_start(place.env().fs.as_ref(), path, ENTRY_BYTES_MAX + 1) {
+fn read_entry(env: &Env, path: &Path) -> Result<Option<Entry>> {
+    match read_start(env.fs.as_ref(), path, ENTRY_BYTES_MAX + 1) {
         Ok(bytes) => Entry::decode(&bytes).map(Some),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(Error::io(format!("cannot read `{}`", path.display()), error)),

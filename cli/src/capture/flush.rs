@@ -35,7 +35,9 @@ pub(crate) fn start(env: &Env, data: &Path, spool: &Spool, settings: &CaptureSet
         let mut command = Command::new(program);
         command.arg(COMMAND).arg(data).current_dir(data);
         // What git says of its caller's repository is not meant for this process.
-        settings::git_variables().into_iter().for_each(|name| drop(command.env_remove(name)));
+        settings::git_variables().into_iter().for_each(|name| {
+            command.env_remove(name);
+        });
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn()
     });
     if let Err(error) = started {

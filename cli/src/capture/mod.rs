@@ -23,3 +23,7 @@ pub(crate) mod state;
 pub(crate) mod transcripts;
 pub(crate) mod absorb;
 pub(crate) mod flush;
+pub(crate) mod shown;
+
+#[cfg(test)]
+mod tests;

@@ -145,10 +145,10 @@ impl Disk {
         Ok(ObjectId::from_bytes(*hasher.finalize().as_bytes()))
     }
 
-    /// Whether a tail is of this very file, and within it.
+    /// Whether a tail still stands in the file where it was; numbers of files are used again.
     fn covers(&self, tail: &Tail) -> bool {
-        let end = tail.offset + tail.content.len() as u64;
-        (tail.device, tail.inode) == (self.device, self.inode) && end <= self.bytes
+        let there = read(&*self.file, tail.offset, tail.content.len() as u64);
+        there.is_ok_and(|there| there == tail.content)
     }
 }
 

@@ -16,7 +16,7 @@ use crate::target::{self, Target, Versions};
 const WHOLE_BYTES_MAX: u64 = 64 << 20;
 
 pub(super) fn run(context: &Context, args: &args::Cat) -> Result<Done, Failure> {
-    let (_, store) = context.open()?;
+    let (_, store) = context.open_current()?;
     let snapshot = store.snapshot()?;
     let id = match target::find(&store, &snapshot, &args.id)? {
         Target::Object(id) => id,

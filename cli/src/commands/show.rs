@@ -15,7 +15,7 @@ use crate::time;
 use crate::ui;
 
 pub(super) fn run(context: &Context, args: &args::Show) -> Result<Done, Failure> {
-    let (_, store) = context.open()?;
+    let (_, store) = context.open_current()?;
     let snapshot = store.snapshot()?;
     match target::find(&store, &snapshot, &args.id)? {
         Target::Object(id) => show_object(context, &store, &id)?,

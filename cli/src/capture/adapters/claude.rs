@@ -22,7 +22,7 @@ pub(super) fn read(object: &Object<'_>, event: &mut Event) {
 
 /// Adds what the tool says of the file.
 fn complete(edit: &mut ToolEdit, response: &Object<'_>) {
-    edit.before = match response.content(&["originalfile"]) {
+    edit.before = match response.content(&["originalfile", "originalfilecontents"]) {
         Some(original) => Some(original.into_bytes()),
         None if response.text("type").as_deref() == Some("create") => Some(Vec::new()),
         None => None,
