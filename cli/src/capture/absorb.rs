@@ -17,7 +17,7 @@ use agent_trace_store::store::Snapshot;
 use agent_trace_store::{Error, ErrorKind, Kind, Result, Store, Timestamp};
 
 use super::adapters::{self, Event};
-use super::entry::{Entry, EntryKind, FileState};
+use super::entry::{Entry, EntryKind, FileState, SeenFile};
 use super::limits::{
     BATCH_BYTES_MAX, BATCH_ENTRIES_MAX, BEFORE_MICROS_MAX, ENTRY_BYTES_MAX, TAIL_MICROS_MAX,
 };
@@ -150,6 +150,14 @@ enum Fate {
     Move(PathBuf),
 }
 
+/// The beginning of a call.
+struct Begun {
+    call: String,
+    /// The entry's name.
+    name: String,
+    files: Vec<SeenFile>,
+}
+
 struct Batch<'p, 's> {
     place: &'p Place<'s>,
     snapshot: &'p Snapshot,
@@ -159,6 +167,8 @@ struct Batch<'p, 's> {
     marks: Vec<(PathBuf, Mark)>,
     /// What files held before calls that have ended now.
     used: Vec<PathBuf>,
+    /// Beginnings of calls in this batch whose end has not come in it.
+    begun: Vec<Begun>,
     traces: u64,
 }
 
@@ -172,6 +182,7 @@ impl<'p, 's> Batch<'p, 's> {
             ids: HashSet::new(),
             marks: Vec::new(),
             used: Vec::new(),
+            begun: Vec::new(),
             traces: 0,
         }
     }
@@ -211,6 +222,12 @@ impl<'p, 's> Batch<'p, 's> {
             self.take_transcript(&source)?;
             let time = absorbed.seen.entry((conversation, path)).or_insert(source.time);
             *time = source.time.max(*time);
+        }
+        for begun in std::mem::take(&mut self.begun) {
+            let to = self.place.spool.path(BEFORE).join(format!("{}+{}", begun.call, begun.name));
+            if let Some((_, fate)) = fates.iter_mut().find(|(name, _)| *name == begun.name) {
+                *fate = Fate::Move(to);
+            }
         }
         // From here on what the entries said is safe.
         self.intake.append()?;
@@ -265,9 +282,11 @@ impl<'p, 's> Batch<'p, 's> {
     ) -> Result<Fate> {
         self.state.heard(event.agent.name(), &event.name, entry.facts.arrived);
         let paths = paths_of(entry);
-        let before = self.place.spool.path(BEFORE);
         if event.moment == Moment::Before && !entry.files.is_empty() {
-            return Ok(Fate::Move(before.join(format!("{}+{name}", call_name(event, &paths)))));
+            let (call, files) = (call_name(event, &paths), entry.files.clone());
+            self.begun.push(Begun { call, name: name.to_owned(), files });
+            // Unless its end comes in this batch.
+            return Ok(Fate::Done);
         }
         if matches!(payload::plain(&event.name).as_str(), "posttoolusefailure" | "stop" | "sessionend") {
             self.forget_befores(event);
@@ -408,6 +427,10 @@ impl<'p, 's> Batch<'p, 's> {
             }
             self.used.push(path);
         }
+        let call = call_name(event, paths);
+        for begun in self.begun.extract_if(.., |begun| begun.call == call) {
+            befores.extend(begun.files.into_iter().map(|file| (file.path, file.state)));
+        }
         befores
     }
 
@@ -424,6 +447,7 @@ impl<'p, 's> Batch<'p, 's> {
                 self.used.push(directory.join(&found.name));
             }
         }
+        self.begun.retain(|begun| !format!("{}+", begun.call).starts_with(&prefix));
     }
 
     fn take_transcript(&mut self, source: &Source<'_>) -> Result<()> {

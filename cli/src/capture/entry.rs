@@ -337,5 +337,5 @@ fn path_bytes(path: &Path) -> &[u8] {
 
 /// The beginning of a name, cut between two characters.
 fn shortened(name: &str) -> &[u8] {
-    name[..name.floor_char_boundary(NAME_BYTES_MAX)].as_bytes()
+    &name.as_bytes()[..name.floor_char_boundary(NAME_BYTES_MAX)]
 }

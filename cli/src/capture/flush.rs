@@ -4,7 +4,6 @@
 //! `flush.lock`. After a failure it keeps the lock for a while, so that a store which is broken is not tried at each
 //! event. Nothing depends on it: the next command absorbs what it leaves.
 
-use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
@@ -116,7 +115,7 @@ fn work(env: &Env, data: &Path, spool: &Spool) -> Result<Absorbed> {
     }
     let _alone = absorb::alone(env, spool, WAIT_MICROS_MAX)?;
     // Agents write the end of a transcript after the last event.
-    absorb::refresh(&place, &std::mem::replace(&mut all.seen, BTreeMap::new()))?;
+    absorb::refresh(&place, &std::mem::take(&mut all.seen))?;
     absorb::tidy(&place);
     store.catch_up()?;
     Ok(all)

@@ -249,7 +249,7 @@ fn transcripts(
     directory: &Path,
 ) -> Vec<PathBuf> {
     let main = object.text("transcriptpath").or_else(|| info.text("transcriptpath")).map(PathBuf::from);
-    let main = main.or_else(|| surroundings.transcript.clone().map(PathBuf::from)).or_else(|| {
+    let main = main.or_else(|| surroundings.transcript.clone()).or_else(|| {
         // Copilot says the session only; its file has a fixed place.
         let session = object.text("sessionid").filter(|session| is_plain_name(session))?;
         let is_copilot = object.has("toolargs") || object.number("timestamp").is_some();
