@@ -56,7 +56,8 @@ impl World {
     }
 
     fn entries(&self) -> Vec<PathBuf> {
-        let entries = fs::read_dir(self.spool()).map(|entries| entries.collect()).unwrap_or_else(|_| Vec::new());
+        let entries =
+            fs::read_dir(self.spool()).map(|entries| entries.collect()).unwrap_or_else(|_| Vec::new());
         let paths = entries.into_iter().map(|entry| entry.unwrap().path());
         let mut paths: Vec<PathBuf> =
             paths.filter(|path| path.extension().is_some_and(|extension| extension == "entry")).collect();
@@ -153,7 +154,8 @@ impl World {
 }
 
 fn feed(mut command: Command, payload: &[u8]) -> Output {
-    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut child =
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     // A program that does not read to the end closes the pipe.
     let _ = child.stdin.take().unwrap().write_all(payload);
     child.wait_with_output().unwrap()
@@ -310,10 +312,15 @@ fn cursor_s_two_tellings_of_one_edit_are_one_trace_and_addresses_are_left_out() 
     fs::write(&path, "b\n").unwrap();
     let input = json!({"file_path": path, "content": "b\n"});
     let use_of = |name: &str| {
-        event(json!({"hook_event_name": name, "tool_name": "Write", "tool_use_id": "t1", "tool_input": input}))
+        event(
+            json!({"hook_event_name": name, "tool_name": "Write", "tool_use_id": "t1", "tool_input": input}),
+        )
     };
-    world.record(event(json!({"hook_event_name": "afterFileEdit", "file_path": path,
-        "edits": [{"old_string": "a", "new_string": "b"}]})).as_bytes());
+    world.record(
+        event(json!({"hook_event_name": "afterFileEdit", "file_path": path,
+        "edits": [{"old_string": "a", "new_string": "b"}]}))
+        .as_bytes(),
+    );
     world.record(use_of("postToolUse").as_bytes());
     world.hook(&["record", "--agent", "claude-code"], use_of("PostToolUse").as_bytes());
     for entry in world.entries() {
@@ -330,7 +337,8 @@ fn a_repository_without_a_store_gets_nothing() {
     let world = World::new();
     let other = world.path("other");
     fs::create_dir_all(other.join("sub")).unwrap();
-    let git = support::command("git", &other, &world.home()).args(["init", "-q", "--template="]).output().unwrap();
+    let git =
+        support::command("git", &other, &world.home()).args(["init", "-q", "--template="]).output().unwrap();
     assert!(git.status.success());
     let before = listing(world.root.path());
     world.write_transcript(lines(1).as_bytes());
@@ -382,7 +390,10 @@ fn work_trees_nested_repositories_and_exported_variables_are_told_apart() {
     command.env("GIT_DIR", "/nonexistent").env("GIT_INDEX_FILE", "/nonexistent");
     assert!(feed(command, payload.to_string().as_bytes()).status.success());
     for trace in world.traces() {
-        assert_eq!((&trace["files"][0]["path"], &trace["metadata"]["branch"]), (&json!("w.py"), &json!("side")));
+        assert_eq!(
+            (&trace["files"][0]["path"], &trace["metadata"]["branch"]),
+            (&json!("w.py"), &json!("side"))
+        );
     }
     assert_eq!(world.traces().len(), 2);
     // For a git hook it is.
@@ -408,7 +419,10 @@ fn git_hooks_wait_for_whoever_links_and_status_counts_them() {
     let world = World::new();
     world.hook(&["hook", "post-commit"], b"");
     world.hook(&["hook", "post-rewrite", "amend"], b"old new\n");
-    world.hook(&["hook", "pre-push", "origin", "https://user:secret@host/x"], b"refs/heads/main 1 refs/heads/main 2\n");
+    world.hook(
+        &["hook", "pre-push", "origin", "https://user:secret@host/x"],
+        b"refs/heads/main 1 refs/heads/main 2\n",
+    );
     for entry in world.entries() {
         let bytes = fs::read(entry).unwrap();
         assert!(!bytes.windows(6).any(|part| part == b"secret"), "a URL was written");

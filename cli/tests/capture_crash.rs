@@ -126,10 +126,8 @@ impl World {
             .map(|head| serde_json::from_str(&self.must(&["cat", head["id"].as_str().unwrap()])).unwrap())
             .collect();
         found.sort_by_key(|trace| trace["metadata"]["edit_sequence"].as_u64());
-        let calls: Vec<String> = found
-            .iter()
-            .map(|trace| trace["metadata"]["tool_use_id"].as_str().unwrap().to_owned())
-            .collect();
+        let calls: Vec<String> =
+            found.iter().map(|trace| trace["metadata"]["tool_use_id"].as_str().unwrap().to_owned()).collect();
         let expected: Vec<String> = traces.iter().map(|number| format!("toolu_{number}")).collect();
         assert_eq!(calls, expected, "{context}: {found:?}");
         let sequences: Vec<u64> =
@@ -140,19 +138,24 @@ impl World {
         assert!(held == transcript, "{context}: {} bytes of {}", held.len(), transcript.len());
         let verified: Value = serde_json::from_str(&self.must(&["verify", "--json"])).unwrap();
         assert!(is_sound(&verified), "{context}: {verified}");
-        let capture = serde_json::from_str::<Value>(&self.must(&["status", "--json"])).unwrap()["capture"].clone();
+        let capture =
+            serde_json::from_str::<Value>(&self.must(&["status", "--json"])).unwrap()["capture"].clone();
         assert_eq!((&capture["waiting"], &capture["odd"]), (&json!(0), &json!(0)), "{context}: {capture}");
     }
 }
 
 fn feed(mut command: Command, payload: &[u8]) -> Output {
-    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut child =
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let _ = child.stdin.take().unwrap().write_all(payload);
     child.wait_with_output().unwrap()
 }
 
 fn lines(count: usize) -> Vec<u8> {
-    (0..count).map(|number| format!("{{\"type\":\"user\",\"uuid\":\"u{number}\"}}\n")).collect::<String>().into_bytes()
+    (0..count)
+        .map(|number| format!("{{\"type\":\"user\",\"uuid\":\"u{number}\"}}\n"))
+        .collect::<String>()
+        .into_bytes()
 }
 
 fn points(count: usize) -> Vec<usize> {
@@ -161,7 +164,8 @@ fn points(count: usize) -> Vec<usize> {
         Ok(points) => points.parse().unwrap(),
         Err(_) => POINTS_PER_GROUP,
     };
-    let mut points: Vec<usize> = (1..=wanted.min(count)).map(|point| point * count / wanted.min(count)).collect();
+    let mut points: Vec<usize> =
+        (1..=wanted.min(count)).map(|point| point * count / wanted.min(count)).collect();
     points.dedup();
     points
 }

@@ -103,7 +103,8 @@ impl World {
 }
 
 fn feed(mut command: Command, payload: &[u8]) -> Output {
-    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut child =
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let _ = child.stdin.take().unwrap().write_all(payload);
     child.wait_with_output().unwrap()
 }
@@ -114,7 +115,10 @@ fn is_silent(output: &Output) -> bool {
 
 fn lines(from: usize, to: usize) -> Vec<u8> {
     let line = |number| {
-        format!("{{\"type\":\"user\",\"sessionId\":\"s1\",\"uuid\":\"u{number}\",\"text\":\"{}\"}}\n", "x".repeat(400))
+        format!(
+            "{{\"type\":\"user\",\"sessionId\":\"s1\",\"uuid\":\"u{number}\",\"text\":\"{}\"}}\n",
+            "x".repeat(400)
+        )
     };
     (from..to).map(line).collect::<String>().into_bytes()
 }
@@ -126,15 +130,31 @@ fn hooks_end_well_and_silently_whatever_they_are_given() {
     let deep = format!("{}1{}", "[".repeat(100_000), "]".repeat(100_000));
     let deep_member = format!("{{\"session_id\":\"s\",\"tool_input\":{deep}}}");
     let payloads: [&[u8]; 12] = [
-        b"", b"\0", b"{", b"[]", b"null", b"\xff\xfe{", b"{\"session_id\":7,\"cwd\":[],\"tool_input\":\"x\"}",
+        b"",
+        b"\0",
+        b"{",
+        b"[]",
+        b"null",
+        b"\xff\xfe{",
+        b"{\"session_id\":7,\"cwd\":[],\"tool_input\":\"x\"}",
         b"{\"cwd\":\"\\u0000/x\",\"hook_event_name\":\"PostToolUse\"}",
         b"{\"transcript_path\":\"/dev/zero\",\"session_id\":\"s\",\"hook_event_name\":\"Stop\"}",
-        deep.as_bytes(), deep_member.as_bytes(), payload.as_bytes(),
+        deep.as_bytes(),
+        deep_member.as_bytes(),
+        payload.as_bytes(),
     ];
     let commands: [&[&str]; 12] = [
-        &["record"], &["record", "--agent"], &["record", "--agent", "nobody"], &["record", "--no-such", "x", "-z"],
-        &["record", "--agent=codex", "{\"type\":"], &["hook"], &["hook", "no-such"], &["hook", "post-rewrite"],
-        &["hook", "pre-push", "x", "y", "--z"], &["hook", "post-commit", "--unknown"], &["-q", "record"],
+        &["record"],
+        &["record", "--agent"],
+        &["record", "--agent", "nobody"],
+        &["record", "--no-such", "x", "-z"],
+        &["record", "--agent=codex", "{\"type\":"],
+        &["hook"],
+        &["hook", "no-such"],
+        &["hook", "post-rewrite"],
+        &["hook", "pre-push", "x", "y", "--z"],
+        &["hook", "post-commit", "--unknown"],
+        &["-q", "record"],
         &["--json", "hook", "post-commit"],
     ];
     for args in commands {
@@ -216,7 +236,8 @@ fn a_hook_takes_at_most_64_mb_of_memory() {
     let sparse = fs::File::create(world.transcript()).unwrap();
     sparse.set_len(500 << 20).unwrap();
     fs::write(world.path("repo/a.py"), vec![b'z'; 4 << 20]).unwrap();
-    let patch = format!("*** Begin Patch\n*** Add File: a.py\n{}*** End Patch\n", "+word\n".repeat(2_500_000));
+    let patch =
+        format!("*** Begin Patch\n*** Add File: a.py\n{}*** End Patch\n", "+word\n".repeat(2_500_000));
     let payloads = [
         world.payload("t1", &"y".repeat(15 << 20)),
         world.payload("t2", &"\u{e9}\n".repeat(3 << 20)),
@@ -272,7 +293,10 @@ fn a_hook_costs_the_same_with_one_session_and_a_thousand_a_short_transcript_and_
         fs::copy(&entry, spool.join(format!("{number:016x}-{number:016x}.entry"))).unwrap();
     }
     let (many_calls, many_bytes) = cost(&world, "t2");
-    assert!(many_calls <= calls + 8 && many_bytes <= bytes + 4096, "{calls} {bytes}: {many_calls} {many_bytes}");
+    assert!(
+        many_calls <= calls + 8 && many_bytes <= bytes + 4096,
+        "{calls} {bytes}: {many_calls} {many_bytes}"
+    );
     // 500 MB, of which none was taken before.
     fs::File::options().write(true).open(world.transcript()).unwrap().set_len(500 << 20).unwrap();
     let (long_calls, long_bytes) = cost(&world, "t3");
@@ -372,7 +396,11 @@ fn a_transcript_that_was_never_seen_by_the_flusher_is_put_together_from_events()
     world.write_transcript(b"");
     let held = world.transcripts();
     assert_eq!(held.len(), 1);
-    assert!(lines(0, 6_000).starts_with(&held[0]) && held[0].len() > lines(0, 2_000).len(), "{}", held[0].len());
+    assert!(
+        lines(0, 6_000).starts_with(&held[0]) && held[0].len() > lines(0, 2_000).len(),
+        "{}",
+        held[0].len()
+    );
 }
 
 #[test]

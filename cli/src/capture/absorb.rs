@@ -354,7 +354,8 @@ impl<'p, 's> Batch<'p, 's> {
 
     fn call(&mut self, entry: &Entry, event: &Event, main: &Conversation, sequence: u64) -> Call {
         let own = Conversation { part: event.agent_id.clone(), ..main.clone() };
-        let tail = entry.tails.iter().rev().find(|tail| conversation_of(event, &tail.path).as_ref() == Some(&own));
+        let tail =
+            entry.tails.iter().rev().find(|tail| conversation_of(event, &tail.path).as_ref() == Some(&own));
         let tail = tail.or(entry.tails.first());
         let (mut model, mut version) = (event.model.clone(), event.agent_version.clone());
         if let Some(tail) = tail.filter(|_| model.is_none()) {
@@ -580,7 +581,8 @@ fn complete(
     }
     if edit.after.is_none() {
         let after = entry.files.iter().find(|file| file.path == path);
-        edit.after = after.filter(|file| file.state != FileState::Absent).and_then(|file| content(&file.state));
+        edit.after =
+            after.filter(|file| file.state != FileState::Absent).and_then(|file| content(&file.state));
     }
     Some((name, edit))
 }

@@ -126,7 +126,9 @@ impl Entry {
         // A newer one is told as such, whatever its checksum is made of.
         decoder.format(MAGIC, VERSION)?;
         let length = bytes.len().saturating_sub(CHECKSUM_BYTES);
-        if bytes.len() as u64 > ENTRY_BYTES_MAX || blake3::hash(&bytes[..length]).as_bytes() != &bytes[length..] {
+        if bytes.len() as u64 > ENTRY_BYTES_MAX
+            || blake3::hash(&bytes[..length]).as_bytes() != &bytes[length..]
+        {
             return Err(Error::corrupt("cannot read spool entry: its checksum does not fit"));
         }
         let kind = match decoder.u8()? {

@@ -381,4 +381,3 @@ fn look_at(fs: &dyn Fs, path: &Path) -> FileState {
         Err(_) => FileState::Unreadable,
     }
 }
-

@@ -30,12 +30,19 @@ pub(crate) fn shown(env: &Env, data: &Path) -> Result<json::Capture> {
     Ok(json::Capture {
         waiting: waiting.len() as u64,
         bytes: waiting.iter().map(|waiting| waiting.bytes).sum(),
-        oldest: waiting.first().and_then(|waiting| spool::arrived(&waiting.name)).map(|time| time.to_string()),
+        oldest: waiting
+            .first()
+            .and_then(|waiting| spool::arrived(&waiting.name))
+            .map(|time| time.to_string()),
         calls: count(BEFORE),
         commits: count(GIT),
         odd: odd.len() as u64,
         flusher: flush::is_running(env, &spool),
-        last: state.last.into_iter().map(|(name, Last { event, time })| (name, json::Heard { event, time })).collect::<BTreeMap<_, _>>(),
+        last: state
+            .last
+            .into_iter()
+            .map(|(name, Last { event, time })| (name, json::Heard { event, time }))
+            .collect::<BTreeMap<_, _>>(),
         failures: spool
             .failures(env)
             .into_iter()

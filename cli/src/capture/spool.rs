@@ -153,10 +153,13 @@ impl Spool {
     pub(crate) fn put_aside(&self, env: &Env, name: &str, why: &str) -> Result<()> {
         let odd = self.path("odd");
         env.fs.create_dir_all(&odd).map_err(|error| self.error("make `odd` in", error))?;
-        env.fs.rename(&self.path(name), &odd.join(name)).map_err(|error| self.error("put aside from", error))?;
+        env.fs
+            .rename(&self.path(name), &odd.join(name))
+            .map_err(|error| self.error("put aside from", error))?;
         self.note(env, &format!("put aside `{name}`: {why}"));
         let mut kept = self.odd(env);
-        while kept.len() > ODD_ENTRIES_MAX || kept.iter().map(|(_, bytes)| bytes).sum::<u64>() > ODD_BYTES_MAX {
+        while kept.len() > ODD_ENTRIES_MAX || kept.iter().map(|(_, bytes)| bytes).sum::<u64>() > ODD_BYTES_MAX
+        {
             let (oldest, _) = kept.remove(0);
             env.fs.remove(&odd.join(&oldest)).map_err(|error| self.error("clear `odd` of", error))?;
             self.note(env, &format!("removed `{oldest}`: too many entries could not be understood"));
@@ -184,13 +187,15 @@ impl Spool {
             env.fs.open_write(&path)
         });
         let Ok(file) = file else { return };
-        let content = super::repository::read(&*file, 0, (FAILURES_MAX * FAILURE_BYTES) as u64).unwrap_or_default();
+        let content =
+            super::repository::read(&*file, 0, (FAILURES_MAX * FAILURE_BYTES) as u64).unwrap_or_default();
         let time = |slot: usize| {
             let line = content.get(slot * FAILURE_BYTES..(slot + 1) * FAILURE_BYTES);
             line.and_then(parse_failure).map(|failed| failed.time)
         };
         let oldest = (0..FAILURES_MAX).min_by_key(|slot| time(*slot)).unwrap_or_default();
-        let mut line = format!("{} {}", env.clock.now(), message.replace(['\n', '\r', '\0'], " ")).into_bytes();
+        let mut line =
+            format!("{} {}", env.clock.now(), message.replace(['\n', '\r', '\0'], " ")).into_bytes();
         line.resize(FAILURE_BYTES - 1, b' ');
         line.push(b'\n');
         let _ = file.write_all_at(&line, (oldest * FAILURE_BYTES) as u64);

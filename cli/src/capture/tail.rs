@@ -88,8 +88,15 @@ pub(crate) fn take(env: &Env, spool: &Spool, transcript: &Path) -> io::Result<Op
         Err(error) => return Err(error),
     };
     let (device, inode, size) = (metadata.device, metadata.inode, metadata.bytes);
-    let mut tail =
-        Tail { path: transcript.to_owned(), device, inode, size, offset: 0, check: hash(&[]), content: Vec::new() };
+    let mut tail = Tail {
+        path: transcript.to_owned(),
+        device,
+        inode,
+        size,
+        offset: 0,
+        check: hash(&[]),
+        content: Vec::new(),
+    };
     // Pipes and devices have no length, and opening one may wait for ever.
     if size == 0 {
         return Ok(Some(tail));

@@ -192,13 +192,18 @@ fn bounds_hold_for_what_is_read_and_for_what_is_written() {
         assert_eq!(Entry::decode(&encode(&entry)).is_ok(), good, "{count} files");
     }
     // What is too long for its place is shortened when it is written, between two characters.
-    let facts = Facts { branch: Some("é".repeat(NAME_BYTES_MAX)), root: PathBuf::from("/".repeat(5000)), ..facts() };
+    let facts =
+        Facts { branch: Some("é".repeat(NAME_BYTES_MAX)), root: PathBuf::from("/".repeat(5000)), ..facts() };
     let read = Entry::decode(&encode(&Entry { facts, ..sample() })).unwrap();
     assert_eq!(read.facts.branch, Some("é".repeat(NAME_BYTES_MAX / 2)));
     assert_eq!(read.facts.root, PathBuf::new());
     let mut bytes = encode(&sample());
     bytes[13] = 2;
-    assert_eq!(Entry::decode(&sealed(bytes.clone())).unwrap_err().kind(), ErrorKind::Invalid, "a reserved flag");
+    assert_eq!(
+        Entry::decode(&sealed(bytes.clone())).unwrap_err().kind(),
+        ErrorKind::Invalid,
+        "a reserved flag"
+    );
     bytes[13] = 0;
     bytes[12] = 3;
     assert_eq!(Entry::decode(&sealed(bytes)).unwrap_err().kind(), ErrorKind::Invalid, "an unknown kind");

@@ -166,8 +166,14 @@ impl Work<'_, '_, '_, '_> {
     /// Puts tails behind what is held, where the file no longer has them.
     fn bridge(&mut self, disk: Option<&Disk>) -> Result<()> {
         let is_whole = |tail: &&&Tail| !disk.is_some_and(|disk| disk.covers(tail));
-        let gone: Vec<&Tail> =
-            self.source.tails.iter().filter(|tail| !tail.content.is_empty()).filter(is_whole).copied().collect();
+        let gone: Vec<&Tail> = self
+            .source
+            .tails
+            .iter()
+            .filter(|tail| !tail.content.is_empty())
+            .filter(is_whole)
+            .copied()
+            .collect();
         if gone.is_empty() {
             return Ok(());
         }
@@ -345,7 +351,8 @@ fn held(store: &Store, snapshot: &Snapshot, key: &str) -> Result<Option<Held>> {
     let mut longest: Option<(u64, Timestamp, ObjectId)> = None;
     for found in question::named(store, snapshot, key, false)? {
         let fact = &found.event.fact;
-        let (Kind::TRANSCRIPT, true, Some(content)) = (fact.kind, fact.key == key, fact.objects.get(1)) else {
+        let (Kind::TRANSCRIPT, true, Some(content)) = (fact.kind, fact.key == key, fact.objects.get(1))
+        else {
             continue;
         };
         let Ok(record) = TranscriptRecord::decode(&store.read(&found.record())?) else { continue };

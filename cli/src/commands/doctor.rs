@@ -91,7 +91,8 @@ fn check_capture(context: &Context, data: &Path, findings: &mut Findings) {
     let age = oldest.map_or(0, |oldest| now.saturating_sub(oldest.micros()) / 1_000_000);
     let waiting = shown.waiting;
     if waiting > 0 && age > WAITING_SECONDS_MAX && !shown.flusher {
-        let message = format!("{waiting} event(s) wait, the first for {age} s; `agent-trace log` takes them in");
+        let message =
+            format!("{waiting} event(s) wait, the first for {age} s; `agent-trace log` takes them in");
         findings.add("capture", None, WARNING, message);
     } else {
         findings.add("capture", None, OK, format!("{waiting} event(s) wait to be taken in"));
@@ -101,7 +102,8 @@ fn check_capture(context: &Context, data: &Path, findings: &mut Findings) {
         findings.add("capture", None, WARNING, message);
     }
     if let Some(last) = shown.failures.last() {
-        let message = format!("{} failure(s); the last at {}: {}", shown.failures.len(), last.time, last.message);
+        let message =
+            format!("{} failure(s); the last at {}: {}", shown.failures.len(), last.time, last.message);
         findings.add("capture", None, WARNING, message);
     }
 }
