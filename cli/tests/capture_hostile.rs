@@ -304,6 +304,26 @@ fn a_hook_costs_the_same_with_one_session_and_a_thousand_a_short_transcript_and_
 }
 
 #[test]
+fn an_event_is_synced_before_the_hook_ends_where_that_is_wanted() {
+    let world = World::new();
+    let syncs = |tool_use: &str| {
+        let trace = world.path("strace");
+        let mut command = support::command("strace", &world.path("repo"), &world.path("home"));
+        command.args(["-f", "-qq", "-e", "trace=fsync,fdatasync,rename", "-o"]).arg(&trace);
+        command.arg(PROGRAM).arg("record");
+        assert!(is_silent(&feed(command, world.payload(tool_use, "a\n").to_string().as_bytes())));
+        let text = fs::read_to_string(trace).unwrap();
+        let names = text.lines().filter_map(|line| line.split_whitespace().nth(1)?.split('(').next());
+        names.map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert_eq!(syncs("t1"), ["rename"]);
+    let settings = r#"{"capture":{"flush":"manual"},"hooks":{"fsync":true}}"#;
+    fs::write(world.data().join("project-config.json"), settings).unwrap();
+    // The bytes, then the name, then the directory.
+    assert_eq!(syncs("t2"), ["fdatasync", "rename", "fsync"]);
+}
+
+#[test]
 fn a_full_disk_is_told_of_and_the_next_event_is_taken() {
     let world = World::new();
     world.write_transcript(&lines(0, 3));

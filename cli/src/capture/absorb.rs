@@ -17,7 +17,8 @@ use agent_trace_store::store::Snapshot;
 use agent_trace_store::{Error, ErrorKind, Kind, Result, Store, Timestamp};
 
 use super::adapters::{self, Event};
-use super::entry::{Entry, EntryKind, FileState, SeenFile};
+use super::calls::{self, Calls};
+use super::entry::{Entry, EntryKind, FileState};
 use super::limits::{
     BATCH_BYTES_MAX, BATCH_ENTRIES_MAX, BEFORE_MICROS_MAX, ENTRY_BYTES_MAX, TAIL_MICROS_MAX,
 };
@@ -32,8 +33,6 @@ use crate::edit::{self, Call, ToolEdit};
 
 /// Where git hooks wait for whoever links commits.
 pub(crate) const GIT: &str = "git";
-/// Where what files held before a tool call waits for its end.
-pub(crate) const BEFORE: &str = "before";
 
 /// What was absorbed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -124,14 +123,7 @@ pub(crate) fn tidy(place: &Place<'_>) {
     let (env, spool) = (place.env(), place.spool);
     spool.remove_leftovers(env);
     let now = env.clock.now().micros();
-    for entry in env.fs.list(&spool.path(BEFORE)).unwrap_or_default() {
-        let name = entry.name.to_string_lossy();
-        let arrived = name.rsplit_once('+').and_then(|(_, name)| spool::arrived(name));
-        if arrived.is_none_or(|arrived| now - arrived.micros() > BEFORE_MICROS_MAX) {
-            // It helps to tell an edit's lines, and no more.
-            let _ = env.fs.remove(&spool.path(BEFORE).join(&entry.name));
-        }
-    }
+    calls::tidy(env, spool);
     for entry in env.fs.list(&spool.path("tails")).unwrap_or_default() {
         let path = spool.path("tails").join(&entry.name);
         let modified = env.fs.metadata(&path).map(|metadata| metadata.modified.micros());
@@ -150,14 +142,6 @@ enum Fate {
     Move(PathBuf),
 }
 
-/// The beginning of a call.
-struct Begun {
-    call: String,
-    /// The entry's name.
-    name: String,
-    files: Vec<SeenFile>,
-}
-
 struct Batch<'p, 's> {
     place: &'p Place<'s>,
     snapshot: &'p Snapshot,
@@ -165,10 +149,7 @@ struct Batch<'p, 's> {
     state: State,
     ids: HashSet<String>,
     marks: Vec<(PathBuf, Mark)>,
-    /// What files held before calls that have ended now.
-    used: Vec<PathBuf>,
-    /// Beginnings of calls in this batch whose end has not come in it.
-    begun: Vec<Begun>,
+    calls: Calls<'p>,
     traces: u64,
 }
 
@@ -181,8 +162,7 @@ impl<'p, 's> Batch<'p, 's> {
             snapshot,
             ids: HashSet::new(),
             marks: Vec::new(),
-            used: Vec::new(),
-            begun: Vec::new(),
+            calls: Calls::new(place.env(), place.spool),
             traces: 0,
         }
     }
@@ -223,9 +203,8 @@ impl<'p, 's> Batch<'p, 's> {
             let time = absorbed.seen.entry((conversation, path)).or_insert(source.time);
             *time = source.time.max(*time);
         }
-        for begun in std::mem::take(&mut self.begun) {
-            let to = self.place.spool.path(BEFORE).join(format!("{}+{}", begun.call, begun.name));
-            if let Some((_, fate)) = fates.iter_mut().find(|(name, _)| *name == begun.name) {
+        for (begun, to) in self.calls.not_ended() {
+            if let Some((_, fate)) = fates.iter_mut().find(|(name, _)| *name == begun) {
                 *fate = Fate::Move(to);
             }
         }
@@ -258,9 +237,7 @@ impl<'p, 's> Batch<'p, 's> {
             // Without it the next hook takes more than it must.
             let _ = mark.write(env, self.place.spool, path);
         }
-        for path in &self.used {
-            let _ = env.fs.remove(path);
-        }
+        self.calls.clear();
         Ok(())
     }
 
@@ -283,13 +260,12 @@ impl<'p, 's> Batch<'p, 's> {
         self.state.heard(event.agent.name(), &event.name, entry.facts.arrived);
         let paths = paths_of(entry);
         if event.moment == Moment::Before && !entry.files.is_empty() {
-            let (call, files) = (call_name(event, &paths), entry.files.clone());
-            self.begun.push(Begun { call, name: name.to_owned(), files });
-            // Unless its end comes in this batch.
+            self.calls.begin(event, name, entry);
+            // Unless its end comes in this batch, it will be moved.
             return Ok(Fate::Done);
         }
         if matches!(payload::plain(&event.name).as_str(), "posttoolusefailure" | "stop" | "sessionend") {
-            self.forget_befores(event);
+            self.calls.forget(event);
         }
         let is_told = |path: &PathBuf| {
             event.session.clone().is_some_and(|session| told.contains(&(session, path.clone())))
@@ -329,7 +305,7 @@ impl<'p, 's> Batch<'p, 's> {
             session.next = session.next.max(sequence + 1);
             return Ok(());
         }
-        let befores = self.befores(event, paths);
+        let befores = self.calls.end(event, paths);
         let files: Vec<_> = event
             .edits
             .iter()
@@ -412,45 +388,6 @@ impl<'p, 's> Batch<'p, 's> {
         Ok(Some(TraceEdits::read(found.record(), &bytes).map_or(0, |edits| edits.sequence)))
     }
 
-    /// What files held before a call, as far as a hook saw it.
-    fn befores(&mut self, event: &Event, paths: &[PathBuf]) -> BTreeMap<PathBuf, FileState> {
-        let prefix = format!("{}+", call_name(event, paths));
-        let directory = self.place.spool.path(BEFORE);
-        let mut befores = BTreeMap::new();
-        for found in self.place.env().fs.list(&directory).unwrap_or_default() {
-            if !found.name.to_string_lossy().starts_with(&prefix) {
-                continue;
-            }
-            let path = directory.join(&found.name);
-            // Later ones take the place of earlier ones.
-            if let Ok(Some(entry)) = read_entry(self.place.env(), &path) {
-                befores.extend(entry.files.into_iter().map(|file| (file.path, file.state)));
-            }
-            self.used.push(path);
-        }
-        let call = call_name(event, paths);
-        for begun in self.begun.extract_if(.., |begun| begun.call == call) {
-            befores.extend(begun.files.into_iter().map(|file| (file.path, file.state)));
-        }
-        befores
-    }
-
-    /// Lets go of what waits for calls that have failed or whose session has ended.
-    fn forget_befores(&mut self, event: &Event) {
-        let name = call_name(event, &[]);
-        let prefix = match (event.tool_use.as_ref(), name.split_once('-')) {
-            (None, Some((session, _))) => format!("{session}-"),
-            _ => format!("{name}+"),
-        };
-        let directory = self.place.spool.path(BEFORE);
-        for found in self.place.env().fs.list(&directory).unwrap_or_default() {
-            if found.name.to_string_lossy().starts_with(&prefix) {
-                self.used.push(directory.join(&found.name));
-            }
-        }
-        self.begun.retain(|begun| !format!("{}+", begun.call).starts_with(&prefix));
-    }
-
     fn take_transcript(&mut self, source: &Source<'_>) -> Result<()> {
         let Place { store, spool, .. } = *self.place;
         let outcome = match transcripts::take(store, self.snapshot, spool, &mut self.intake, source) {
@@ -488,7 +425,7 @@ pub(crate) fn heard_in(env: &Env, path: &Path) -> Option<(String, String, Timest
 }
 
 /// Reads an entry; nothing if it is gone.
-fn read_entry(env: &Env, path: &Path) -> Result<Option<Entry>> {
+pub(super) fn read_entry(env: &Env, path: &Path) -> Result<Option<Entry>> {
     match read_start(env.fs.as_ref(), path, ENTRY_BYTES_MAX + 1) {
         Ok(bytes) => Entry::decode(&bytes).map(Some),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
@@ -520,19 +457,8 @@ fn told_by_tools(
     told
 }
 
-fn paths_of(entry: &Entry) -> Vec<PathBuf> {
+pub(super) fn paths_of(entry: &Entry) -> Vec<PathBuf> {
     entry.files.iter().map(|file| file.path.clone()).collect()
-}
-
-/// The name under which a call waits for its end: of its session, then of the call in it.
-fn call_name(event: &Event, paths: &[PathBuf]) -> String {
-    let short = |text: &str| encode_hex(&blake3::hash(text.as_bytes()).as_bytes()[..8]);
-    let session = format!("{}\0{}", event.agent.name(), event.session.as_deref().unwrap_or_default());
-    let call = match &event.tool_use {
-        Some(tool_use) => tool_use.clone(),
-        None => format!("{:?}\0{paths:?}", event.tool),
-    };
-    format!("{}-{}", short(&session), short(&call))
 }
 
 /// Whose transcript a path is, in an event.

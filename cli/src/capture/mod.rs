@@ -21,6 +21,7 @@ pub(crate) mod record;
 pub(crate) mod adapters;
 pub(crate) mod state;
 pub(crate) mod transcripts;
+pub(crate) mod calls;
 pub(crate) mod absorb;
 pub(crate) mod flush;
 pub(crate) mod shown;

@@ -248,10 +248,12 @@ pub(crate) enum Moment {
 
 /// The event's name, as the agent gives it or as whoever installed the hook says.
 pub(crate) fn event_name(object: &Object<'_>, given: &str) -> String {
-    let named = object.first(&["hookeventname", "agentactionname", "event", "eventname", "type"]);
+    let named = object.first(&["hookeventname", "agentactionname"]);
+    let loosely = || object.first(&["event", "eventname", "type"]);
     match named {
         Some(name) => name,
         None if !given.is_empty() => given.to_owned(),
+        None if loosely().is_some() => loosely().unwrap_or_default(),
         // Copilot names no event; its payloads differ in what they have.
         None if object.has("toolresult") || object.has("toolresponse") => "PostToolUse".to_owned(),
         None if object.has("toolname") => "PreToolUse".to_owned(),

@@ -6,7 +6,8 @@ use std::path::Path;
 use agent_trace_store::Result;
 use agent_trace_store::env::Env;
 
-use super::absorb::{self, BEFORE, GIT};
+use super::absorb::{self, GIT};
+use super::calls::BEFORE;
 use super::flush;
 use super::spool::{self, Spool};
 use super::state::{Last, State};

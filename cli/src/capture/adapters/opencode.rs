@@ -11,15 +11,13 @@ pub(super) fn is_known_by(object: &Object<'_>) -> bool {
 pub(super) fn read(object: &Object<'_>, event: &mut Event) {
     let Some(call) = ToolCall::done(object, event) else { return };
     event.edits = call.edits();
-    let outer = ["output", "result"].into_iter().find_map(|name| object.nested(name));
-    let metadata = match outer.as_deref().map(Object::read) {
-        Some(output) => output.nested("metadata").map(|text| text.into_owned()),
-        None => object.nested("metadata").map(|text| text.into_owned()),
-    };
-    let change = metadata.as_deref().map(Object::read).and_then(|metadata| {
-        let text = metadata.nested("filediff")?.into_owned();
-        Some(text)
+    // The plug-in hands the tool's metadata over as it is; others wrap it.
+    let metadata = object.nested("metadata").or_else(|| {
+        let outer = ["output", "result"].into_iter().find_map(|name| object.nested(name))?;
+        Object::read(&outer).nested("metadata").map(|text| text.into_owned().into())
     });
+    let metadata = metadata.as_deref().map(Object::read);
+    let change = metadata.and_then(|metadata| metadata.nested("filediff").map(|text| text.into_owned()));
     let Some(change) = change else { return };
     let change = Object::read(&change);
     if let [edit] = event.edits.as_mut_slice() {
