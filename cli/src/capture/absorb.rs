@@ -297,6 +297,7 @@ impl<'p, 's> Batch<'p, 's> {
         );
         let main = Conversation { agent: event.agent, session: session.to_owned(), part: None };
         let next = self.next(&main, session, entry.facts.arrived)?;
+        let befores = self.calls.end(event, paths);
         if self.ids.contains(&id) {
             return Ok(());
         }
@@ -305,7 +306,6 @@ impl<'p, 's> Batch<'p, 's> {
             session.next = session.next.max(sequence + 1);
             return Ok(());
         }
-        let befores = self.calls.end(event, paths);
         let files: Vec<_> = event
             .edits
             .iter()
