@@ -13,6 +13,7 @@
 
 mod bare;
 mod canonical;
+mod capture;
 mod corpus;
 mod crowd;
 mod exchange;
@@ -126,6 +127,8 @@ enum Work {
     Sync,
     /// push and pull with the service on loopback, against the peer's client and reindex
     Service,
+    /// Hooks, against the peer's
+    Capture,
     /// Finding the difference of two sets of ids
     Reconcile,
     /// Opening after kill -9
@@ -198,12 +201,13 @@ type Section = fn(&Options, &mut Report) -> Result<()>;
 
 /// Runs the sections asked for; one that cannot go on does not stop the next.
 fn measured(work: &Work, options: &Options, report: &mut Report) {
-    let sections: [(&str, Section); 7] = [
+    let sections: [(&str, Section); 8] = [
         ("corpus", corpus::run),
         ("records", records::run),
         ("questions", questions::run),
         ("sync", exchange::run),
         ("service", service::run),
+        ("capture", capture::run),
         ("reconcile", reconcile::run),
         ("recover", recover::run),
     ];
@@ -213,6 +217,7 @@ fn measured(work: &Work, options: &Options, report: &mut Report) {
         Work::Questions => "questions",
         Work::Sync => "sync",
         Work::Service => "service",
+        Work::Capture => "capture",
         Work::Reconcile => "reconcile",
         Work::Recover => "recover",
         _ => "all",

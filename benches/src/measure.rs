@@ -5,7 +5,7 @@
 //! what it said; it is never counted as a time. This process stays small on purpose: a child starts out with the RSS
 //! peak of the process that spawned it.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
@@ -30,6 +30,7 @@ pub(crate) struct Job<'a> {
     commands: Box<dyn FnMut(u32) -> Result<Vec<Command>> + 'a>,
     bytes: Option<Box<dyn FnMut(u32) -> Result<u64> + 'a>>,
     settle: bool,
+    feed: Option<PathBuf>,
 }
 
 impl<'a> Job<'a> {
@@ -40,7 +41,14 @@ impl<'a> Job<'a> {
             commands: Box::new(commands),
             bytes: None,
             settle: true,
+            feed: None,
         }
+    }
+
+    /// Gives each command the content of a file on stdin.
+    pub(crate) fn fed(mut self, feed: &Path) -> Job<'a> {
+        self.feed = Some(feed.to_owned());
+        self
     }
 
     /// Runs before each run, not measured; gets the number of the run.
@@ -68,7 +76,7 @@ impl<'a> Job<'a> {
         }
         let mut total = Cost::default();
         for mut command in (self.commands)(run)? {
-            let cost = run_once(&mut command, work)?;
+            let cost = run_fed(&mut command, self.feed.as_deref(), work)?;
             total.wall_s += cost.wall_s;
             total.cpu_s += cost.cpu_s;
             total.rss_bytes = total.rss_bytes.max(cost.rss_bytes);
@@ -164,8 +172,17 @@ pub(crate) fn alternate(jobs: &mut [Job<'_>], runs: u32, work: &Path) -> Vec<Sam
 
 /// Runs one command to its end; any status but 0 is an error.
 pub(crate) fn run_once(command: &mut Command, work: &Path) -> Result<Cost> {
+    run_fed(command, None, work)
+}
+
+/// The same with the content of a file on stdin.
+pub(crate) fn run_fed(command: &mut Command, feed: Option<&Path>, work: &Path) -> Result<Cost> {
     let said = work.join("stderr.txt");
-    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(std::fs::File::create(&said)?);
+    let stdin = match feed {
+        Some(path) => Stdio::from(std::fs::File::open(path)?),
+        None => Stdio::null(),
+    };
+    command.stdin(stdin).stdout(Stdio::null()).stderr(std::fs::File::create(&said)?);
     let begin = Instant::now();
     let child = command.spawn().map_err(|error| format!("cannot start {command:?}: {error}"))?;
     let used = child.wait4()?;

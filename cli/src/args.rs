@@ -85,6 +85,10 @@ pub(crate) enum Command {
     Init(Init),
     /// Bring in transcripts, agent-trace-cli data and Agent Trace records
     Import(Import),
+    /// Take an event of an agent from stdin, for its hooks: `record --agent NAME [--event NAME]`
+    Record(Words),
+    /// Note that git has run a hook: `hook post-commit`, `hook post-rewrite`, `hook pre-push`
+    Hook(Words),
     /// List records, newest first
     Log(Log),
     /// Show a record
@@ -166,6 +170,14 @@ pub(crate) struct Import {
     /// Leave the index to the next command
     #[arg(long)]
     pub(crate) no_index: bool,
+}
+
+/// The arguments of a hook. Nothing in them is refused: whoever calls cannot do anything about it.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Words {
+    /// What the hook was given
+    #[arg(value_name = "ARG", trailing_var_arg = true, allow_hyphen_values = true)]
+    pub(crate) words: Vec<OsString>,
 }
 
 /// `log`

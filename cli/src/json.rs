@@ -172,6 +172,43 @@ pub(crate) struct Status {
     pub(crate) not_indexed: u64,
     pub(crate) damaged: Vec<Damaged>,
     pub(crate) remotes: Vec<RemoteStatus>,
+    /// What hooks have brought; nothing for a store outside git.
+    pub(crate) capture: Option<Capture>,
+}
+
+/// What hooks have brought and what became of it.
+#[derive(Serialize)]
+pub(crate) struct Capture {
+    /// Events that are not in the store yet, and their bytes.
+    pub(crate) waiting: u64,
+    pub(crate) bytes: u64,
+    /// When the first of them came.
+    pub(crate) oldest: Option<String>,
+    /// Tool calls whose end has not been told of.
+    pub(crate) calls: u64,
+    /// Commits and rewrites that wait to be linked.
+    pub(crate) commits: u64,
+    /// Events that could not be understood.
+    pub(crate) odd: u64,
+    /// Whether the flusher runs.
+    pub(crate) flusher: bool,
+    /// By agent, or `git/<hook>`: the last event.
+    pub(crate) last: BTreeMap<String, Heard>,
+    pub(crate) failures: Vec<Failed>,
+}
+
+/// The last event of an agent or of a git hook.
+#[derive(Serialize)]
+pub(crate) struct Heard {
+    pub(crate) event: String,
+    pub(crate) time: String,
+}
+
+/// A failure of a hook or of the flusher.
+#[derive(Serialize)]
+pub(crate) struct Failed {
+    pub(crate) time: String,
+    pub(crate) message: String,
 }
 
 /// Segment files.
@@ -328,7 +365,7 @@ pub(crate) struct Doctor {
 /// Something that was looked at.
 #[derive(Serialize)]
 pub(crate) struct Check {
-    /// What: `store`, `modes`, or of a remote `url`, `dns`, `reach`, `clock`, `scope`.
+    /// What: `store`, `modes`, `capture`, or of a remote `url`, `dns`, `reach`, `clock`, `scope`.
     pub(crate) check: &'static str,
     pub(crate) remote: Option<String>,
     /// `ok`, `warning`, `bad` or `fixed`.

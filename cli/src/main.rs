@@ -6,6 +6,7 @@
 mod args;
 mod attribution;
 mod bodies;
+mod capture;
 mod commands;
 mod document;
 mod edit;
@@ -26,6 +27,7 @@ mod target;
 mod time;
 mod ui;
 
+use std::ffi::OsString;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 
@@ -33,15 +35,20 @@ use crate::settings::Settings;
 use crate::ui::Ui;
 
 fn main() -> ExitCode {
+    let arguments: Vec<OsString> = std::env::args_os().collect();
+    // Agents and git wait for these: they are done before anything else is set up.
+    if capture::record::dispatch(&arguments) {
+        return ExitCode::SUCCESS;
+    }
     std::panic::set_hook(Box::new(report::panicked));
-    match catch_unwind(AssertUnwindSafe(run)) {
+    match catch_unwind(AssertUnwindSafe(|| run(arguments))) {
         Ok(code) => ExitCode::from(code),
         Err(_) => ExitCode::from(report::FAILED),
     }
 }
 
-fn run() -> u8 {
-    let cli = match args::parse(std::env::args_os()) {
+fn run(arguments: Vec<OsString>) -> u8 {
+    let cli = match args::parse(arguments) {
         Ok(cli) => cli,
         Err(error) => return report::usage(&error),
     };

@@ -130,6 +130,13 @@ pub(crate) fn init(env: &Env, settings: &Settings) -> Result<(Place, bool), Fail
     Ok((place, was_there))
 }
 
+/// The data of the project of a repository, as a hook finds it: nothing where there is no anchor or no store.
+pub(crate) fn data_of(env: &Env, common: &Path, home: &Path) -> Option<PathBuf> {
+    let project = read_anchor(env, common).ok()??;
+    let data = home.join("projects").join(&project.0);
+    env.fs.metadata(&data.join("store").join("format")).is_ok().then_some(data)
+}
+
 /// The peer's data of this project, if there is any.
 pub(crate) fn peer_data(env: &Env, place: &Place) -> Option<PathBuf> {
     place.project.as_ref()?;

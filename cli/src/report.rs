@@ -171,6 +171,11 @@ pub(crate) fn usage(usage: &Usage) -> u8 {
     if wanted { DONE } else { INVALID }
 }
 
+/// Says why a hook did nothing, where that could not be kept; nobody may be listening.
+pub(crate) fn hook_failed(message: &str) {
+    let _ = writeln!(std::io::stderr(), "agent-trace: {}", sanitize::block(message));
+}
+
 /// Says that the program itself is at fault.
 pub(crate) fn panicked(panic: &std::panic::PanicHookInfo<'_>) {
     let text = panic.payload_as_str().unwrap_or("no message");

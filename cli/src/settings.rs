@@ -1,9 +1,13 @@
 //! What the surroundings say: variables, home, working directory, time zone. Nothing else reads them.
 
-use std::path::PathBuf;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
 
 use agent_trace_store::Error;
+use agent_trace_store::env::Env;
+use agent_trace_store::layout::read_small;
 use jiff::tz::TimeZone;
+use serde_json::Value;
 
 use crate::args::Global;
 use crate::report::Failure;
@@ -45,6 +49,75 @@ impl Settings {
     }
 }
 
+/// What the surroundings of a hook say; a hook takes what there is and never complains.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Surroundings {
+    /// Where the data of all projects lies.
+    pub(crate) home: Option<PathBuf>,
+    /// The user's own directory.
+    pub(crate) user: Option<PathBuf>,
+    /// The working directory.
+    pub(crate) directory: PathBuf,
+    /// The project as Claude Code or Cursor names it.
+    pub(crate) project: Option<PathBuf>,
+    /// The repository as git names it.
+    pub(crate) git_dir: Option<PathBuf>,
+    /// The transcript as Cursor names it.
+    pub(crate) transcript: Option<PathBuf>,
+}
+
+impl Surroundings {
+    /// Reads them.
+    pub(crate) fn read() -> Surroundings {
+        let directory = std::env::current_dir().unwrap_or_default();
+        let user = variable("HOME");
+        let home = variable("AGENT_TRACE_HOME").map(|home| directory.join(home));
+        Surroundings {
+            home: home.or_else(|| user.as_ref().map(|user| user.join(".agent-trace"))),
+            user,
+            project: variable("CLAUDE_PROJECT_DIR").or_else(|| variable("CURSOR_PROJECT_DIR")),
+            git_dir: variable("GIT_DIR"),
+            transcript: variable("CURSOR_TRANSCRIPT_PATH"),
+            directory,
+        }
+    }
+}
+
+/// This program, to be started once more.
+pub(crate) fn program() -> std::io::Result<PathBuf> {
+    std::env::current_exe()
+}
+
+/// The variables by which git tells a child of its repository.
+pub(crate) fn git_variables() -> Vec<OsString> {
+    let names = std::env::vars_os().map(|(name, _)| name);
+    names.filter(|name| name.as_encoded_bytes().starts_with(b"GIT_")).collect()
+}
+
+/// How hooks behave; what is not set, or cannot be read, is as it is by default.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct CaptureSettings {
+    /// `hooks.fsync`: whether an event survives a power cut too before the hook ends.
+    pub(crate) fsync: bool,
+    /// `capture.flush`: whether a hook starts what absorbs in the background.
+    pub(crate) flush: bool,
+}
+
+/// Reads how hooks behave in a project: its own settings, then the user's.
+pub(crate) fn capture(env: &Env, home: &Path, data: &Path) -> CaptureSettings {
+    let files = [data.join("project-config.json"), home.join("config.json")];
+    let read = |path: &PathBuf| -> Option<Value> {
+        let bytes = read_small(env, path, crate::capture::limits::SETTINGS_BYTES_MAX).ok()?;
+        serde_json::from_slice(&bytes).ok()
+    };
+    let values: Vec<Value> = files.iter().filter_map(read).collect();
+    let get = |section: &str, name: &str| values.iter().find_map(|value| value.get(section)?.get(name));
+    CaptureSettings {
+        fsync: get("hooks", "fsync").and_then(Value::as_bool).unwrap_or(false),
+        flush: get("capture", "flush").and_then(Value::as_str) != Some("manual"),
+    }
+}
+
 /// The variable that creates projects on a service; it is used for nothing else.
 pub(crate) const ADMIN_SECRET: &str = "AGENT_TRACE_ADMIN_SECRET";
 
@@ -78,11 +151,6 @@ pub(crate) fn folder(name: &str) -> Option<PathBuf> {
 pub(crate) fn search_path() -> Vec<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path).filter(|directory| directory.is_absolute()).collect()
-}
-
-/// The file that this program was started from.
-pub(crate) fn program() -> Option<PathBuf> {
-    std::env::current_exe().ok()
 }
 
 fn variable(name: &str) -> Option<PathBuf> {

@@ -17,7 +17,7 @@ use crate::target::{self, Target, Versions};
 const WHOLE_BYTES_MAX: u64 = 64 << 20;
 
 pub(super) fn run(context: &Context, args: &args::Cat) -> Result<Done, Failure> {
-    let (place, store) = context.open()?;
+    let (place, store) = context.open_current()?;
     let snapshot = store.snapshot()?;
     let id = match target::find(&store, &snapshot, &args.id)? {
         Target::Object(id) => id,

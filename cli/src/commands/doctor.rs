@@ -13,6 +13,7 @@ use jiff::fmt::rfc2822;
 use super::survey::Survey;
 use super::{Context, push};
 use crate::args;
+use crate::capture;
 use crate::git::ask;
 use crate::hooks::agents::Agent;
 use crate::json;
@@ -29,6 +30,8 @@ const OTHERS: u32 = 0o077;
 const REFSPECS: &str = r"^remote\..*\.(fetch|push)$";
 /// Where agent-trace-cli keeps its notes.
 const PEER_NOTES: &str = "refs/notes/agent-trace";
+/// An event that waits longer than this is waited for by nobody.
+const WAITING_SECONDS_MAX: i64 = 600;
 
 const OK: &str = "ok";
 const WARNING: &str = "warning";
@@ -58,6 +61,7 @@ pub(super) fn run(context: &Context, args: &args::Doctor) -> Result<Done, Failur
     check_hooks(context, &place.data, &mut findings);
     if place.project.is_some() {
         check_refspecs(context, &mut findings);
+        check_capture(context, &place.data, &mut findings);
     }
     let remotes = Remotes::read(&files)?;
     for remote in remotes.list() {
@@ -144,6 +148,34 @@ fn check_refspecs(context: &Context, findings: &mut Findings) {
                 format!("`{key}` of agent-trace-cli {does}; run: git config --unset-all {key} {PEER_NOTES}");
             findings.add("refspecs", None, WARNING, message);
         }
+    }
+}
+
+/// Whether hooks get through, and what they bring gets into the store.
+fn check_capture(context: &Context, data: &Path, findings: &mut Findings) {
+    let shown = match capture::shown::shown(&context.env, data) {
+        Ok(shown) => shown,
+        Err(error) => return findings.add("capture", None, BAD, words(&error)),
+    };
+    let now = context.env.clock.now().micros();
+    let oldest = shown.oldest.as_deref().and_then(agent_trace_store::Timestamp::parse);
+    let age = oldest.map_or(0, |oldest| now.saturating_sub(oldest.micros()) / 1_000_000);
+    let waiting = shown.waiting;
+    if waiting > 0 && age > WAITING_SECONDS_MAX && !shown.flusher {
+        let message =
+            format!("{waiting} event(s) wait, the first for {age} s; `agent-trace log` takes them in");
+        findings.add("capture", None, WARNING, message);
+    } else {
+        findings.add("capture", None, OK, format!("{waiting} event(s) wait to be taken in"));
+    }
+    if shown.odd > 0 {
+        let message = format!("{} event(s) could not be understood; they are in `spool/odd`", shown.odd);
+        findings.add("capture", None, WARNING, message);
+    }
+    if let Some(last) = shown.failures.last() {
+        let message =
+            format!("{} failure(s); the last at {}: {}", shown.failures.len(), last.time, last.message);
+        findings.add("capture", None, WARNING, message);
     }
 }
 

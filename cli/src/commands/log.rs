@@ -33,7 +33,7 @@ pub(super) fn run(context: &Context, args: &args::Log) -> Result<Done, Failure> 
         path: args.path.clone(),
         limit,
     };
-    let (_, store) = context.open()?;
+    let (_, store) = context.open_current()?;
     let snapshot = store.snapshot()?;
     let found = match &args.commit {
         Some(commit) => of_commit(&store, &snapshot, commit, &query)?,

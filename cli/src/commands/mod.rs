@@ -35,6 +35,11 @@ use agent_trace_sync::exchange::Exchange;
 use jiff::tz::TimeZone;
 
 use crate::args::Command;
+use crate::capture::absorb;
+use crate::capture::entry::EntryKind;
+use crate::capture::limits::{ABSORB_MICROS_MAX, ABSORB_WAIT_MICROS_MAX};
+use crate::capture::record;
+use crate::capture::spool::Spool;
 use crate::json;
 use crate::project::{self as place, Place};
 use crate::remotes::{Files, Named};
@@ -63,6 +68,31 @@ impl Context {
         for unreadable in store.segments().unreadable.iter() {
             let path = unreadable.path.display();
             self.ui.warn(&format!("segment `{path}` cannot be read: {}", unreadable.error));
+        }
+        Ok((place, store))
+    }
+
+    /// The same, with what hooks have brought in the meantime; where that takes too long, it is said.
+    fn open_current(&self) -> Result<(Place, Store), Failure> {
+        let (place, store) = self.open()?;
+        let spool = Spool::of(&place.data);
+        if place.project.is_none() || spool.list(&self.env)?.is_empty() {
+            return Ok((place, store));
+        }
+        let absorbed = absorb::alone(&self.env, &spool, ABSORB_WAIT_MICROS_MAX).and_then(|_alone| {
+            let until = self.env.clock.monotonic_micros() + ABSORB_MICROS_MAX;
+            absorb::run(&absorb::Place { data: &place.data, spool: &spool, store: &store }, Some(until))
+        });
+        let left = spool.list(&self.env)?.len();
+        match absorbed {
+            Ok(absorbed) if absorbed.is_cut_short => {
+                self.ui.warn(&format!("{left} captured event(s) are not in the answer yet"));
+            }
+            Ok(_) => {}
+            // The answer is what the store holds; why it is not more is said beside it.
+            Err(error) => {
+                self.ui.warn(&format!("{left} captured event(s) are not in the answer: {error}"));
+            }
         }
         Ok((place, store))
     }
@@ -103,6 +133,14 @@ pub(crate) fn hinted(remote: &Named, error: Error) -> Failure {
 pub(crate) fn run(context: &Context, command: &Command) -> Result<Done, Failure> {
     match command {
         Command::Init(args) => init::run(context, args),
+        Command::Record(args) => {
+            record::run(EntryKind::Agent, &args.words);
+            Ok(Done::Well)
+        }
+        Command::Hook(args) => {
+            record::run(EntryKind::Git, &args.words);
+            Ok(Done::Well)
+        }
         Command::Import(args) => import::run(context, args),
         Command::Log(args) => log::run(context, args),
         Command::Show(args) => show::run(context, args),

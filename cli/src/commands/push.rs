@@ -24,7 +24,7 @@ pub(super) fn run(context: &Context, args: &args::Push) -> Result<Done, Failure>
         since: context.time(args.since.as_deref(), Edge::First)?,
         dry_run: args.dry_run,
     };
-    let (place, store) = context.open()?;
+    let (place, store) = context.open_current()?;
     let files = context.files(&place, &store);
     let remote = Remotes::read(&files)?.pick(args.remote.as_deref())?;
     let report = send(context, &files, &remote, &options)?;

@@ -18,7 +18,7 @@ use crate::time;
 use crate::ui;
 
 pub(super) fn run(context: &Context, args: &args::Show) -> Result<Done, Failure> {
-    let (place, store) = context.open()?;
+    let (place, store) = context.open_current()?;
     let snapshot = store.snapshot()?;
     match target::find(&store, &snapshot, &args.id)? {
         Target::Object(id) => show_object(context, &store, &id)?,

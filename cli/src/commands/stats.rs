@@ -18,7 +18,7 @@ use crate::ui::{self, Ui};
 const BATCH_RECORDS: usize = 4096;
 
 pub(super) fn run(context: &Context) -> Result<Done, Failure> {
-    let (_, store) = context.open()?;
+    let (_, store) = context.open_current()?;
     let snapshot = store.snapshot()?;
     let mut tally = Tally::default();
     {

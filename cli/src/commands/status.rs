@@ -9,6 +9,7 @@ use agent_trace_sync::address::RemoteUrl;
 use agent_trace_sync::unpushed::{Unpushed, unpushed};
 
 use super::Context;
+use crate::capture;
 use crate::json;
 use crate::remotes::{Named, Remotes};
 use crate::report::{Done, Failure};
@@ -52,6 +53,10 @@ pub(super) fn run(context: &Context) -> Result<Done, Failure> {
         not_indexed: held.not_indexed,
         damaged,
         remotes,
+        capture: match place.project {
+            Some(_) => Some(capture::shown::shown(&context.env, &place.data)?),
+            None => None,
+        },
     };
     if context.ui.is_json() {
         context.ui.json(&status)?;
@@ -220,6 +225,9 @@ fn print(ui: &Ui, status: &json::Status, writer: &str) -> Result<()> {
         let insecure = insecure_words(ui, remote);
         ui.line(format_args!("{label:<9} {}  {url}  {insecure}{words}", ui.name(name)))?;
     }
+    if let Some(capture) = &status.capture {
+        print_capture(ui, capture)?;
+    }
     for damaged in &status.damaged {
         let label = ui.bad("damaged");
         ui.line(format_args!(
@@ -230,6 +238,42 @@ fn print(ui: &Ui, status: &json::Status, writer: &str) -> Result<()> {
     }
     if !status.damaged.is_empty() {
         ui.hint("agent-trace verify");
+    }
+    Ok(())
+}
+
+/// Failures that are shown; `doctor` counts them, `--json` lists all.
+const FAILURES_SHOWN_MAX: usize = 5;
+
+fn print_capture(ui: &Ui, capture: &json::Capture) -> Result<()> {
+    let mut words = match capture.waiting {
+        0 => "nothing waits".to_owned(),
+        waiting => format!("{} event(s) wait, {}", ui::number(waiting), ui::bytes(capture.bytes)),
+    };
+    for (count, what) in [
+        (capture.calls, "call(s) not ended"),
+        (capture.commits, "commit(s) to be linked"),
+        (capture.odd, "event(s) not understood"),
+    ] {
+        if count > 0 {
+            words.push_str(&format!(", {} {what}", ui::number(count)));
+        }
+    }
+    if capture.flusher {
+        words.push_str(", the flusher runs");
+    }
+    ui.line(format_args!("capture   {words}"))?;
+    for (name, heard) in &capture.last {
+        let (name, event) = (sanitize::line(name), sanitize::line(&heard.event));
+        ui.line(format_args!("          {:<16} {event}, {}", ui.name(name), heard.time))?;
+    }
+    let hidden = capture.failures.len().saturating_sub(FAILURES_SHOWN_MAX);
+    for failed in capture.failures.iter().skip(hidden) {
+        let label = ui.bad("failed");
+        ui.line(format_args!("{label}    {}: {}", failed.time, sanitize::line(&failed.message)))?;
+    }
+    if hidden > 0 {
+        ui.line(format_args!("          and {hidden} more; --json lists them"))?;
     }
     Ok(())
 }

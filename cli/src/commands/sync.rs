@@ -10,7 +10,7 @@ use crate::remotes::Remotes;
 use crate::report::{Done, Failure};
 
 pub(super) fn run(context: &Context, args: &args::Sync) -> Result<Done, Failure> {
-    let (place, store) = context.open()?;
+    let (place, store) = context.open_current()?;
     let ui = &context.ui;
     let files = context.files(&place, &store);
     let remote = Remotes::read(&files)?.pick(args.remote.as_deref())?;

@@ -30,7 +30,7 @@ pub(crate) struct Program {
 impl Program {
     /// This program.
     pub(crate) fn find(settings: &Settings) -> Program {
-        let Some(running) = settings::program() else { return Program::named() };
+        let Ok(running) = settings::program() else { return Program::named() };
         // A link on PATH outlives the version that it leads to.
         let same = |path: &PathBuf| std::fs::canonicalize(path).is_ok_and(|path| path == running);
         let on_path = settings::search_path().into_iter().map(|directory| directory.join(NAME)).find(same);

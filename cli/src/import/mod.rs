@@ -30,6 +30,8 @@ mod walk;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use transcripts::conversation;
+
 use tally::Job;
 
 /// What to import, and how.

@@ -23,7 +23,9 @@ use agent_trace_store::writer::{Tip, WriterKey, decode_tips, encode_tips};
 use agent_trace_store::{Error, ErrorKind, EventId, Kind, ObjectId, Seq, Timestamp, WriterId};
 pub use agent_trace_tests::{MemoryFile, Random};
 
+mod capture;
 pub mod remotes;
+pub mod spool;
 pub mod wire;
 
 /// One decoder under test.
@@ -70,6 +72,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "holds", run: wire::holds, seed: wire::seed_holds },
     Target { name: "commit_request", run: wire::commit_request, seed: wire::seed_commit_request },
     Target { name: "parts", run: wire::parts, seed: wire::seed_parts },
+    Target { name: "spool_entry", run: spool::entry, seed: spool::seed_entry },
 ];
 
 const KEY_NONCE: [u8; 16] = [7; 16];

@@ -1,0 +1,4 @@
+//! Runs `spool_entry` under libFuzzer.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| agent_trace_fuzz::spool::entry(bytes));
