@@ -13,6 +13,7 @@ use agent_trace_store::env::{Env, Lock, LockMode, os_env, yield_to_others};
 use agent_trace_store::{Error, Result, Store};
 
 use super::absorb::{self, Absorbed, Place};
+use super::commits;
 use super::limits::{BACKOFF_MICROS, GATHER_MICROS, LINGER_MICROS, LOOK_MICROS};
 use super::spool::Spool;
 use crate::settings::{self, CaptureSettings};
@@ -106,7 +107,9 @@ fn work(env: &Env, data: &Path, spool: &Spool) -> Result<Absorbed> {
         let began = env.clock.monotonic_micros();
         let absorbed = {
             let _alone = absorb::alone(env, spool, WAIT_MICROS_MAX)?;
-            absorb::run(&place, None)?
+            let absorbed = absorb::run(&place, None)?;
+            commits::run(&place, usize::MAX)?;
+            absorbed
         };
         all.seen.extend(absorbed.seen);
         all.stay.extend(absorbed.stay);

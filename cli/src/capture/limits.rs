@@ -54,6 +54,8 @@ pub(crate) const LOOK_MICROS: u64 = 250_000;
 pub(crate) const BACKOFF_MICROS: u64 = 20_000_000;
 /// What a command spends on absorbing before it answers from what is there.
 pub(crate) const ABSORB_MICROS_MAX: u64 = 3_000_000;
+/// Hooks of git whose commits a command links before it answers.
+pub(crate) const COMMITS_MAX: usize = 64;
 /// How long a command waits for somebody else who absorbs.
 pub(crate) const ABSORB_WAIT_MICROS_MAX: u64 = 2_000_000;
 /// How long what a file held before a tool call waits for the end of the call.

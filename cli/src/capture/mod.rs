@@ -4,7 +4,8 @@
 //! hook ─► record: glance ─► entry ─► spool/            in milliseconds, then the agent goes on
 //!                                      │
 //!          next command or flusher ─► absorb ─► adapters ─► edit ─► traces ─┐
-//!                                         └──► transcripts ─► snapshots ────┴─► store; then the entry goes
+//!                                         ├──► transcripts ─► snapshots ────┼─► store; then the entry goes
+//!                                         └──► commits ─► link ─► ledgers ──┘
 //! ```
 //!
 //! The hot path (`record`, `entry`, `payload`, `repository`, `spool`, `tail`) starts no thread, opens no index and
@@ -23,6 +24,7 @@ pub(crate) mod state;
 pub(crate) mod transcripts;
 pub(crate) mod calls;
 pub(crate) mod absorb;
+pub(crate) mod commits;
 pub(crate) mod flush;
 pub(crate) mod shown;
 

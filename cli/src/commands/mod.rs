@@ -36,8 +36,9 @@ use jiff::tz::TimeZone;
 
 use crate::args::Command;
 use crate::capture::absorb;
+use crate::capture::commits;
 use crate::capture::entry::EntryKind;
-use crate::capture::limits::{ABSORB_MICROS_MAX, ABSORB_WAIT_MICROS_MAX};
+use crate::capture::limits::{ABSORB_MICROS_MAX, ABSORB_WAIT_MICROS_MAX, COMMITS_MAX};
 use crate::capture::record;
 use crate::capture::spool::Spool;
 use crate::json;
@@ -76,12 +77,20 @@ impl Context {
     fn open_current(&self) -> Result<(Place, Store), Failure> {
         let (place, store) = self.open()?;
         let spool = Spool::of(&place.data);
-        if place.project.is_none() || spool.list(&self.env)?.is_empty() {
+        let is_empty = || -> Result<bool, Failure> {
+            Ok(spool.list(&self.env)?.is_empty() && commits::waiting(&self.env, &spool).is_empty())
+        };
+        if place.project.is_none() || is_empty()? {
             return Ok((place, store));
         }
         let absorbed = absorb::alone(&self.env, &spool, ABSORB_WAIT_MICROS_MAX).and_then(|_alone| {
             let until = self.env.clock.monotonic_micros() + ABSORB_MICROS_MAX;
-            absorb::run(&absorb::Place { data: &place.data, spool: &spool, store: &store }, Some(until))
+            let at = absorb::Place { data: &place.data, spool: &spool, store: &store };
+            let absorbed = absorb::run(&at, Some(until))?;
+            if commits::run(&at, COMMITS_MAX)? > 0 {
+                self.ui.warn("commits that git told of are not all in the answer yet");
+            }
+            Ok(absorbed)
         });
         let left = spool.list(&self.env)?.len();
         match absorbed {
