@@ -93,8 +93,9 @@ impl Uploads {
         let fs = &self.env.fs;
         let length = path.with_extension("len");
         let (file, mark) = match there {
+            // Nothing counts yet, and whoever made them may have failed before their names were durable.
+            None | Some(0) => self.create(folder, &path, &length)?,
             Some(_) => (fs.open_write(&path).map_err(doing)?, fs.open_write(&length).map_err(doing)?),
-            None => self.create(folder, &path, &length)?,
         };
         file.write_all_at(bytes, offset).map_err(doing)?;
         file.sync().map_err(doing)?;
@@ -110,6 +111,11 @@ impl Uploads {
         let fs = &self.env.fs;
         let doing = |error| Error::io(format!("cannot create `{}`", path.display()), error);
         create_dir_durably(&self.env, &dir).map_err(doing)?;
+        for stale in [path, length] {
+            if fs.metadata(stale).is_ok() {
+                fs.remove(stale).map_err(doing)?;
+            }
+        }
         let bytes = self.bytes()?;
         if self.is_full(folder)? {
             let message = format!("a token may have {UPLOADS_OPEN_MAX} uploads at once");
@@ -117,11 +123,6 @@ impl Uploads {
         }
         if bytes >= UPLOADS_BYTES_MAX {
             return Err(Error::new(ErrorKind::Full, "too much has been uploaded and not committed"));
-        }
-        for stale in [path, length] {
-            if fs.metadata(stale).is_ok() {
-                fs.remove(stale).map_err(doing)?;
-            }
         }
         let file = fs.create(path, true).map_err(doing)?;
         let mark = fs.create(length, true).map_err(doing)?;
@@ -163,7 +164,7 @@ impl Uploads {
         Ok(sum)
     }
 
-    /// An upload as a segment, cut to what is durable; `None` where there is none.
+    /// An upload as a segment, cut to what is there, which is durable then; `None` where there is none.
     pub(super) fn segment(&self, folder: &str, id: &SegmentId) -> Result<Option<(PathBuf, Sealed)>> {
         let key = (folder.to_owned(), *id);
         if !self.busy().insert(key.clone()) {
@@ -183,6 +184,10 @@ impl Uploads {
             file.set_len(bytes).map_err(doing)?;
             file.sync().map_err(doing)?;
         }
+        // Who wrote the length may have died before its sync, or the sync failed and another try found it there.
+        let mark = self.env.fs.open_write(&path.with_extension("len")).map_err(doing)?;
+        mark.write_all_at(&bytes.to_le_bytes(), 0).map_err(doing)?;
+        mark.sync().map_err(doing)?;
         Sealed::from_file(file, bytes, *id).map(|sealed| Some((path, sealed)))
     }
 
@@ -266,7 +271,7 @@ pub(super) fn list(env: &Env, dir: &Path) -> Result<Vec<String>> {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use agent_trace_store::env::sim::SimDisk;
+    use agent_trace_store::env::sim::{FaultKind, Repeat, SimDisk};
 
     #[test]
     fn a_new_upload_leaves_those_alone_that_are_written_to() {
@@ -283,6 +288,34 @@ mod tests {
         let refused = uploads.upload(&token, &id(UPLOADS_OPEN_MAX), 0, b"part").unwrap_err();
         assert_eq!(refused.kind(), ErrorKind::Unavailable);
         assert_eq!(env.fs.metadata(&path).unwrap().bytes, 10);
+    }
+
+    #[test]
+    fn what_a_commit_finds_uploaded_is_durable_also_where_the_first_try_failed() {
+        for seed in 0..20 {
+            for step in 0..12 {
+                let disk = SimDisk::new(seed);
+                let uploads = Uploads::open(&disk.env(), "/uploads".into()).unwrap();
+                let (token, id) = (TokenId::new("t"), SegmentId::from_bytes([1; 32]));
+                disk.fail_at(disk.operations() + step, FaultKind::Eio, Repeat::Once);
+                let first = uploads.upload(&token, &id, 0, b"all of it");
+                disk.clear_faults();
+                if first.is_err() {
+                    match uploads.upload(&token, &id, 0, b"all of it") {
+                        Ok(there) => assert_eq!(there, 9),
+                        Err(error) => assert_eq!(error.kind(), ErrorKind::Conflict),
+                    }
+                }
+                // A commit looks at it, and finds no segment here.
+                assert!(uploads.segment(&folder_of(&token), &id).is_err());
+                disk.crash();
+                let uploads = Uploads::open(&disk.env(), "/uploads".into()).unwrap();
+                let there = uploads.uploaded(&folder_of(&token), &id).unwrap();
+                assert_eq!(there, Some(9), "operation {step} failed, seed {seed}");
+                let path = uploads.path(&folder_of(&token), &id);
+                assert_eq!(disk.read_file(&path).unwrap(), b"all of it");
+            }
+        }
     }
 
     #[test]
