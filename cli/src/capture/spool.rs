@@ -71,6 +71,8 @@ impl Spool {
         if env.fs.metadata(&self.path("tails")).is_ok() {
             return Ok(());
         }
+        // A project that was removed meanwhile does not come back by what is said of it.
+        env.fs.metadata(self.dir.parent().unwrap_or(&self.dir))?;
         env.fs.create_dir_all(&self.path("odd"))?;
         match env.fs.create(&self.path(FAILED), true) {
             Ok(file) => file.write_all_at(&vec![b' '; FAILURES_MAX * FAILURE_BYTES], 0)?,
@@ -245,6 +247,14 @@ mod tests {
         assert!(failures.last().unwrap().message.starts_with(&format!("number {} é", FAILURES_MAX + 4)));
         let bytes = env.fs.metadata(&spool.path(FAILED)).unwrap().bytes;
         assert_eq!(bytes, (FAILURES_MAX * FAILURE_BYTES) as u64);
+    }
+
+    #[test]
+    fn a_project_that_is_gone_stays_so() {
+        let directory = tempfile::tempdir().unwrap();
+        let env = os_env();
+        Spool::of(&directory.path().join("gone")).note(&env, "x");
+        assert!(env.fs.metadata(&directory.path().join("gone")).is_err());
     }
 
     #[test]
