@@ -2,8 +2,12 @@
 //!
 //! Each names its schema. Members are added, never renamed or removed, within one number of a schema.
 
+mod ask;
+
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+
+pub(crate) use ask::*;
 
 use agent_trace_store::Kind;
 use agent_trace_sync::client::ProjectRow;

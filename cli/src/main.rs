@@ -5,6 +5,7 @@
 
 mod args;
 mod attribution;
+mod blame;
 mod commands;
 mod document;
 mod edit;
@@ -13,6 +14,7 @@ mod git;
 mod import;
 mod json;
 mod link;
+mod pager;
 mod project;
 mod remotes;
 mod report;
@@ -21,6 +23,7 @@ mod sanitize;
 mod settings;
 mod target;
 mod time;
+mod transcript;
 mod ui;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};

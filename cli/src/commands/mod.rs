@@ -1,9 +1,11 @@
 //! One command, one file; each takes the context and its arguments, prints its answer, and says how it ended.
 
 mod admin;
+mod blame;
 mod cat;
 mod compact;
 mod completions;
+mod context;
 mod doctor;
 mod help_page;
 mod import;
@@ -16,6 +18,7 @@ mod pull;
 mod push;
 mod reindex;
 mod remote;
+mod search;
 mod serve;
 mod show;
 mod stats;
@@ -100,6 +103,9 @@ pub(crate) fn run(context: &Context, command: &Command) -> Result<Done, Failure>
     match command {
         Command::Init => init::run(context),
         Command::Import(args) => import::run(context, args),
+        Command::Blame(args) => blame::run(context, args),
+        Command::Context(args) => context::run(context, args),
+        Command::Search(args) => search::run(context, args),
         Command::Log(args) => log::run(context, args),
         Command::Show(args) => show::run(context, args),
         Command::Cat(args) => cat::run(context, args),
