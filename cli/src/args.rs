@@ -17,7 +17,7 @@ pub(crate) use admin::{
     Admin, AdminOrg, AdminProject, AdminProjectCreate, AdminToken, OrgCreate, ProjectRemove, Service,
     TokenCreate,
 };
-pub(crate) use ask::{Blame, Context, Search};
+pub(crate) use ask::{Blame, Context, LinesBy, Search, Stats};
 pub(crate) use link::{CommitLink, Link};
 pub(crate) use serve::Serve;
 
@@ -100,8 +100,8 @@ pub(crate) enum Command {
     Cat(Cat),
     /// Say what the store holds and what has not been pushed
     Status,
-    /// Count records by kind, agent and month
-    Stats,
+    /// Count records by kind, agent and month, and lines of agents that commits brought
+    Stats(Stats),
     /// Work out whose lines a commit holds, and write it down
     CommitLink(CommitLink),
     /// Carry ledgers over to rewritten commits, given as pairs on stdin

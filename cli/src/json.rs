@@ -126,6 +126,8 @@ pub(crate) struct Show {
     pub(crate) records: Vec<Record>,
     /// An object that no event lists by itself.
     pub(crate) object: Option<Object>,
+    /// What a commit holds, where a commit was asked for that has a ledger.
+    pub(crate) commit: Option<CommitSummary>,
 }
 
 /// A record with its head.
@@ -210,6 +212,8 @@ pub(crate) struct Stats {
     pub(crate) kinds: Counts,
     pub(crate) agents: Counts,
     pub(crate) months: BTreeMap<String, Counts>,
+    /// Lines of agents that commits brought, by `agent`, `model` and so on.
+    pub(crate) lines: BTreeMap<&'static str, Counts>,
     pub(crate) first: Option<String>,
     pub(crate) last: Option<String>,
     pub(crate) bytes: Bytes,

@@ -1,8 +1,8 @@
-//! The arguments of `blame`, `context` and `search`.
+//! The arguments of `blame`, `context`, `search` and `stats`.
 
 use std::path::PathBuf;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 
 /// `blame`
 #[derive(Args, Clone, Debug)]
@@ -77,4 +77,40 @@ pub(crate) struct Search {
     /// At most so many [default: 20]
     #[arg(short = 'n', long, value_name = "N")]
     pub(crate) limit: Option<usize>,
+}
+
+/// `stats`
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Stats {
+    /// Lines of agents by this; may be repeated [default: agent and model]
+    #[arg(long, value_name = "WHAT", value_enum)]
+    pub(crate) by: Vec<LinesBy>,
+}
+
+/// By what lines are counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
+pub(crate) enum LinesBy {
+    /// The agent that wrote them
+    Agent,
+    /// Its model
+    Model,
+    /// Who committed them
+    Person,
+    /// The first folder of their path
+    Folder,
+    /// The local month of the commit
+    Month,
+}
+
+impl LinesBy {
+    /// Its name.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            LinesBy::Agent => "agent",
+            LinesBy::Model => "model",
+            LinesBy::Person => "person",
+            LinesBy::Folder => "folder",
+            LinesBy::Month => "month",
+        }
+    }
 }

@@ -4,12 +4,14 @@ mod admin;
 mod blame;
 mod cat;
 mod compact;
+mod commit;
 mod completions;
 mod context;
 mod doctor;
 mod help_page;
 mod import;
 mod init;
+mod lines;
 mod link;
 mod log;
 mod man;
@@ -110,7 +112,7 @@ pub(crate) fn run(context: &Context, command: &Command) -> Result<Done, Failure>
         Command::Show(args) => show::run(context, args),
         Command::Cat(args) => cat::run(context, args),
         Command::Status => status::run(context),
-        Command::Stats => stats::run(context),
+        Command::Stats(args) => stats::run(context, args),
         Command::CommitLink(args) => link::commit(context, args),
         Command::RewriteLedger => link::rewrite(context),
         Command::Link(args) => link::link(context, args),

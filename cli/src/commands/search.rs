@@ -21,6 +21,8 @@ const LIMIT: usize = 20;
 /// Places of one transcript that are looked at.
 const HITS_MAX: usize = 10_000;
 const PROMPT_CHARS: usize = 120;
+/// The same text so soon after is the same turn.
+const AGAIN_MICROS: u64 = 5_000_000;
 /// What is shown around the first of the words.
 const EXCERPT_CHARS: usize = 160;
 
@@ -159,6 +161,12 @@ fn look(store: &Store, number: usize, found: &Found, wanted: &Wanted) -> Result<
         at = end + 1;
     }
     Ok(hits)
+}
+
+/// Whether two turns are one: some agents write down twice what is said.
+fn is_again(one: &Turn, two: &Turn) -> bool {
+    let apart = one.time.zip(two.time).map(|(one, two)| one.micros().abs_diff(two.micros()));
+    one.role == two.role && one.text == two.text && apart.is_some_and(|apart| apart < AGAIN_MICROS)
 }
 
 /// The prompt that a turn answers to.

@@ -1,5 +1,7 @@
 //! What `blame`, `context` and `search` print. The members of agent-trace-cli 0.1.3 keep their names; ours stand after.
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 
 pub(crate) const BLAME: &str = "agent-trace/blame/1";
@@ -154,6 +156,35 @@ pub(crate) struct SaidTurn {
     pub(crate) text: String,
     /// Whether the turn made the edit.
     pub(crate) edit: bool,
+}
+
+/// What a commit holds of agents' work.
+#[derive(Serialize)]
+pub(crate) struct CommitSummary {
+    pub(crate) commit_sha: String,
+    pub(crate) lines: u64,
+    pub(crate) files: Vec<CommitFile>,
+    pub(crate) agents: BTreeMap<String, u64>,
+    pub(crate) traces: Vec<CommitTrace>,
+}
+
+/// A file of a commit.
+#[derive(Serialize)]
+pub(crate) struct CommitFile {
+    pub(crate) path: String,
+    pub(crate) lines: u64,
+}
+
+/// A trace of a commit.
+#[derive(Serialize)]
+pub(crate) struct CommitTrace {
+    pub(crate) trace_id: String,
+    pub(crate) lines: u64,
+    pub(crate) agent: Option<String>,
+    pub(crate) model_id: Option<String>,
+    pub(crate) session_id: Option<String>,
+    pub(crate) timestamp: Option<String>,
+    pub(crate) prompt: Option<String>,
 }
 
 /// `search`: one line for each place.

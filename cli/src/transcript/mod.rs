@@ -57,7 +57,7 @@ impl Turn {
 /// All turns of a transcript.
 pub(crate) fn turns(bytes: &[u8]) -> Turns<'_> {
     let whole = lines::whole(bytes).unwrap_or_default();
-    Turns { bytes, at: if whole.is_empty() { 0 } else { bytes.len() }, ready: whole, last: [None, None] }
+    Turns { bytes, at: if whole.is_empty() { 0 } else { bytes.len() }, ready: whole, last: None }
 }
 
 /// See [`turns`].
@@ -65,8 +65,8 @@ pub(crate) struct Turns<'a> {
     bytes: &'a [u8],
     at: usize,
     ready: VecDeque<Turn>,
-    /// What the user and the agent said last: some agents write it down twice.
-    last: [Option<String>; 2],
+    /// What was said last: some agents write it down twice, one after the other.
+    last: Option<(Role, String)>,
 }
 
 impl Iterator for Turns<'_> {
@@ -92,15 +92,13 @@ impl Iterator for Turns<'_> {
 
 impl Turns<'_> {
     fn is_said_again(&mut self, turn: &Turn) -> bool {
-        let last = match turn.role {
-            Role::User => &mut self.last[0],
-            Role::Agent => &mut self.last[1],
-            _ => return false,
-        };
-        let again = last.as_deref() == Some(turn.text.as_str());
-        if !again {
-            *last = Some(turn.text.clone());
+        let is_call = turn.role == Role::Tool && turn.tool.is_some();
+        if !is_call && !matches!(turn.role, Role::User | Role::Agent) {
+            return false;
         }
+        let said = (turn.role, turn.text.clone());
+        let again = !is_call && self.last.as_ref() == Some(&said);
+        self.last = Some(said);
         again
     }
 }

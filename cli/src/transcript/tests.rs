@@ -129,6 +129,14 @@ fn gemini_in_one_value_and_in_lines() {
 }
 
 #[test]
+fn what_is_said_again_later_is_said() {
+    let user = r#"{"type":"user","message":{"content":"go on"}}"#;
+    let agent = r#"{"type":"assistant","message":{"content":"Done."}}"#;
+    let (said, done) = (("user", "go on", None, None), ("agent", "Done.", None, None));
+    check(&[user, agent, user, agent].join("\n"), &[said, done, said, done]);
+}
+
+#[test]
 fn nothing_breaks_it() {
     for text in [
         "",
