@@ -9,7 +9,7 @@ use std::process::{Command, Output, Stdio};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use support::{PROGRAM, check_example};
+use support::{PROGRAM, array, check_example};
 
 mod support;
 

@@ -136,8 +136,7 @@ fn look(store: &Store, number: usize, found: &Found, wanted: &Wanted) -> Result<
     }
     let mut hits: Vec<Hit> = Vec::new();
     let mut take = |turn: Turn| {
-        let again =
-            hits.last().is_some_and(|last| last.turn.role == turn.role && last.turn.text == turn.text);
+        let again = hits.last().is_some_and(|last| is_again(&last.turn, &turn));
         if !again && turn.role != Role::Other && hits.len() < HITS_MAX && wanted.is_in(&turn) {
             let time = turn.time.unwrap_or(found.event.fact.time);
             hits.push(Hit { time, transcript: number, turn, prompt: None });

@@ -70,7 +70,7 @@ pub(crate) fn check_example(page: &str, answer: &Value) {
     }
 }
 
-fn array(value: &Value) -> &[Value] {
+pub(crate) fn array(value: &Value) -> &[Value] {
     value.as_array().map_or(&[], Vec::as_slice)
 }
 
