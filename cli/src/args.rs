@@ -1,6 +1,7 @@
 //! What can be written on the command line, as plain data; reading it does nothing else.
 
 mod admin;
+mod ask;
 mod hooks;
 mod link;
 mod notes;
@@ -18,6 +19,7 @@ pub(crate) use admin::{
     Admin, AdminOrg, AdminProject, AdminProjectCreate, AdminToken, OrgCreate, OrgSet, ProjectRemove, Quota,
     Service, TokenCreate,
 };
+pub(crate) use ask::{Blame, Context, LinesBy, Search, Stats};
 pub(crate) use hooks::{Hooks, HooksInstall, HooksOf, HooksRemove, HooksStatus};
 pub(crate) use link::{CommitLink, Link};
 pub(crate) use notes::{Include, Notes};
@@ -61,6 +63,9 @@ pub(crate) struct Global {
     /// Print the answer only: no hints, no notes, no progress
     #[arg(short, long, global = true)]
     pub(crate) quiet: bool,
+    /// Print long answers at once, without a pager
+    #[arg(long, global = true)]
+    pub(crate) no_pager: bool,
     /// Run as if started in this directory
     #[arg(short = 'C', global = true, value_name = "DIR")]
     pub(crate) directory: Option<PathBuf>,
@@ -85,6 +90,12 @@ pub(crate) enum Command {
     Init(Init),
     /// Bring in transcripts, agent-trace-cli data and Agent Trace records
     Import(Import),
+    /// Say whose the lines of a file are: which agent wrote them, when, in which session, asked for what
+    Blame(Blame),
+    /// Show the conversations behind the lines of a file
+    Context(Context),
+    /// Look for words in prompts, answers and tool calls of all transcripts, newest first
+    Search(Search),
     /// Take an event of an agent from stdin, for its hooks: `record --agent NAME [--event NAME]`
     Record(Words),
     /// Note that git has run a hook: `hook post-commit`, `hook post-rewrite`, `hook pre-push`
@@ -97,8 +108,8 @@ pub(crate) enum Command {
     Cat(Cat),
     /// Say what the store holds and what has not been pushed
     Status,
-    /// Count records by kind, agent and month
-    Stats,
+    /// Count records by kind, agent and month, and lines of agents that commits brought
+    Stats(Stats),
     /// Work out whose lines a commit holds, and write it down
     CommitLink(CommitLink),
     /// Carry ledgers over to rewritten commits, given as pairs on stdin
@@ -475,8 +486,21 @@ pub(crate) struct Man {
 /// Reads the arguments, the program's name first.
 pub(crate) fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Cli, Usage> {
     let args: Vec<OsString> = args.into_iter().collect();
+    let args = as_known(args);
     let json = args.iter().any(|arg| arg == "--json");
     Cli::try_parse_from(args).map_err(|error| Usage { error, json })
+}
+
+/// Takes `-q` after `context` for `--query`, as users of agent-trace-cli know it; elsewhere it is `--quiet`.
+fn as_known(mut args: Vec<OsString>) -> Vec<OsString> {
+    let mut words = args.iter().skip(1).filter(|arg| !arg.as_encoded_bytes().starts_with(b"-"));
+    if words.next().is_some_and(|word| word == "context") {
+        let at = args.iter().position(|arg| arg == "context").unwrap_or(args.len());
+        for arg in args[at..].iter_mut().take_while(|arg| *arg != "--").filter(|arg| *arg == "-q") {
+            *arg = "--query".into();
+        }
+    }
+    args
 }
 
 /// Arguments that cannot be read, or a wish for help.

@@ -2,10 +2,13 @@
 //!
 //! Each names its schema. Members are added, never renamed or removed, within one number of a schema.
 
+mod ask;
 mod hooks;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+
+pub(crate) use ask::*;
 
 use agent_trace_store::Kind;
 use agent_trace_sync::client::ProjectRow;
@@ -131,6 +134,8 @@ pub(crate) struct Show {
     pub(crate) records: Vec<Record>,
     /// An object that no event lists by itself.
     pub(crate) object: Option<Object>,
+    /// What a commit holds, where a commit was asked for that has a ledger.
+    pub(crate) commit: Option<CommitSummary>,
 }
 
 /// A record with its head.
@@ -258,6 +263,8 @@ pub(crate) struct Stats {
     pub(crate) kinds: Counts,
     pub(crate) agents: Counts,
     pub(crate) months: BTreeMap<String, Counts>,
+    /// Lines of agents that commits brought, by `agent`, `model` and so on.
+    pub(crate) lines: BTreeMap<&'static str, Counts>,
     pub(crate) first: Option<String>,
     pub(crate) last: Option<String>,
     pub(crate) bytes: Bytes,

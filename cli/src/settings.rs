@@ -153,6 +153,18 @@ pub(crate) fn search_path() -> Vec<PathBuf> {
     std::env::split_paths(&path).filter(|directory| directory.is_absolute()).collect()
 }
 
+/// The command that shows long answers; nothing where none is wanted.
+pub(crate) fn pager() -> Option<std::ffi::OsString> {
+    let chosen = ["AGENT_TRACE_PAGER", "PAGER"].into_iter().find_map(std::env::var_os);
+    chosen
+        .map_or_else(|| Some("less".into()), |chosen| Some(chosen).filter(|it| !it.is_empty() && it != "cat"))
+}
+
+/// What `less` is told where the user does not say otherwise.
+pub(crate) fn less_options() -> Option<(&'static str, &'static str)> {
+    std::env::var_os("LESS").is_none().then_some(("LESS", "FRX"))
+}
+
 fn variable(name: &str) -> Option<PathBuf> {
     std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from)
 }

@@ -16,6 +16,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
 
 use crate::args::{Color, Global};
+use crate::pager::Pager;
 use crate::sanitize;
 use crate::settings;
 
@@ -23,6 +24,7 @@ const STDOUT_BUFFER_BYTES: usize = 64 << 10;
 const FAINT: Style = Style::new().dimmed();
 const STRONG: Style = Style::new().bold();
 const NAME: Style = AnsiColor::Yellow.on_default();
+const AGENT: Style = AnsiColor::Green.on_default();
 const WARN: Style = AnsiColor::Yellow.on_default().bold();
 const BAD: Style = AnsiColor::Red.on_default().bold();
 const HINT: Style = AnsiColor::Cyan.on_default().bold();
@@ -39,6 +41,7 @@ pub(crate) struct Ui {
     json: bool,
     quiet: bool,
     progress: bool,
+    pager: bool,
 }
 
 /// Text in a style; plain where no colour is wanted.
@@ -81,6 +84,7 @@ impl Ui {
             json: global.json,
             quiet: global.quiet,
             progress: error_is_terminal && !global.no_progress && !global.quiet && !global.json,
+            pager: out_is_terminal && !global.no_pager && !global.json,
         }
     }
 
@@ -100,6 +104,7 @@ impl Ui {
             out_is_terminal: false,
             json,
             progress: false,
+            pager: false,
             quiet: true,
             ..self.clone()
         }
@@ -128,6 +133,15 @@ impl Ui {
     /// Whether the reader of stdout has gone away.
     pub(crate) fn is_closed(&self) -> bool {
         self.closed.get()
+    }
+
+    /// Shows what is printed from now on in the user's pager, on a terminal. The pager has ended when the last copy
+    /// of this is gone.
+    pub(crate) fn page(&self) {
+        if let Some(pager) = self.pager.then(Pager::start).flatten() {
+            let _ = self.flush();
+            *self.out.borrow_mut() = Box::new(BufWriter::with_capacity(STDOUT_BUFFER_BYTES, pager));
+        }
     }
 
     // ---- stdout
@@ -167,6 +181,11 @@ impl Ui {
     /// An id or a name.
     pub(crate) fn name<T: Display>(&self, text: T) -> Styled<T> {
         self.styled(text, NAME)
+    }
+
+    /// An agent's.
+    pub(crate) fn agent<T: Display>(&self, text: T) -> Styled<T> {
+        self.styled(text, AGENT)
     }
 
     /// Something of less weight.

@@ -9,7 +9,7 @@ use std::process::{Command, Output, Stdio};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use support::PROGRAM;
+use support::{PROGRAM, array, check_example};
 
 mod support;
 
@@ -875,35 +875,12 @@ fn the_reference_page_is_that_of_this_program() {
 fn every_json_shape_is_documented() {
     let manifest = Path::new(env!("CARGO_MANIFEST_DIR"));
     let page = fs::read_to_string(manifest.join("../docs/json.md")).unwrap_or_default();
-    let source = fs::read_to_string(manifest.join("src/json.rs")).unwrap();
+    let files =
+        ["src/json.rs", "src/json/ask.rs"].map(|file| fs::read_to_string(manifest.join(file)).unwrap());
+    let source = files.concat();
     for schema in source.split('"').filter(|text| text.starts_with("agent-trace/")) {
         assert!(page.contains(&format!("`{schema}`")), "docs/json.md does not have `{schema}`");
     }
-}
-
-/// Compares the members of the page's example of a schema with those of a real answer.
-fn check_example(page: &str, answer: &Value) {
-    let schema = answer["schema"].as_str().unwrap();
-    let start = format!("{{\"schema\":\"{schema}\"");
-    let example = page
-        .lines()
-        .find(|line| line.starts_with(&start))
-        .unwrap_or_else(|| panic!("no example of {schema}"));
-    let example: Value = serde_json::from_str(example).unwrap_or_else(|error| panic!("{schema}: {error}"));
-    let names = |value: &Value| value.as_object().unwrap().keys().cloned().collect::<Vec<_>>();
-    assert_eq!(names(&example), names(answer), "{schema}");
-    for (name, value) in example.as_object().unwrap() {
-        let real = &answer[name];
-        let both = |test: fn(&Value) -> bool| test(value) == test(real) || value.is_null() || real.is_null();
-        assert!(both(Value::is_string) && both(Value::is_array) && both(Value::is_object), "{schema} {name}");
-        if let ([first @ Value::Object(_), ..], [real, ..]) = (array(value), array(real)) {
-            assert_eq!(names(first), names(real), "{schema} {name}");
-        }
-    }
-}
-
-fn array(value: &Value) -> &[Value] {
-    value.as_array().map_or(&[], Vec::as_slice)
 }
 
 #[test]

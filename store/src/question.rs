@@ -3,7 +3,9 @@
 //! A question costs what it returns: the index gives places of events in order of time, and only those events are
 //! read. Copies of one record in several logs are answered once.
 
-use std::collections::{BinaryHeap, HashSet};
+use std::collections::{BinaryHeap, HashMap, HashSet};
+
+use rayon::prelude::*;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::Event;
@@ -13,8 +15,8 @@ use crate::kind::Kind;
 use crate::limits::QUESTION_TRIES_MAX;
 use crate::record::{self, name_prefix, prefix_range};
 use crate::scan::{Marks, Term, marks};
-use crate::segment::{find_ids, find_names};
-use crate::store::{Handle, Snapshot, Store};
+use crate::segment::{find_ids, find_names, find_names_among};
+use crate::store::{Handle, Snapshot, Store, read_events};
 use crate::table::NameEntry;
 use crate::time::Timestamp;
 
@@ -294,6 +296,88 @@ fn numbers(entries: Vec<NameEntry>, cites: bool) -> Vec<u32> {
     numbers.sort_unstable();
     numbers.dedup();
     numbers
+}
+
+/// The events of records of one kind by their natural keys, for each key in turn. Costs much less than to ask for one
+/// after another: each page of names and each frame of events is read once.
+pub fn keyed(store: &Store, snapshot: &Snapshot, kind: Kind, keys: &[&str]) -> Result<Vec<Vec<Found>>> {
+    steadily(store, snapshot, |snapshot| keyed_in(store, snapshot, kind, keys))
+}
+
+fn keyed_in(store: &Store, snapshot: &Snapshot, kind: Kind, keys: &[&str]) -> Result<Vec<Vec<Found>>> {
+    let mut places: HashMap<&str, usize> = HashMap::with_capacity(keys.len());
+    for (place, key) in keys.iter().enumerate() {
+        places.entry(key).or_insert(place);
+    }
+    let mut prefixes: Vec<[u8; 8]> = keys.iter().map(|key| name_prefix(key)).collect();
+    prefixes.sort_unstable();
+    prefixes.dedup();
+    let sealed = snapshot.segments.sealed.par_iter().map(|sealed| {
+        let names = find_names_among(sealed.file.as_ref(), &sealed.key, &sealed.directory, &prefixes)?;
+        let handle = Handle::Sealed(sealed.clone());
+        let mut found = Vec::new();
+        let mut frame = None;
+        for number in numbers(names, false) {
+            let (offset, slot) = sealed.directory.locate_event(number).ok_or_else(|| {
+                let path = handle.path(store.dir());
+                Error::corrupt(format!("segment `{}` has no event number {number}", path.display()))
+            })?;
+            let events = match frame.take() {
+                Some((at, events)) if at == offset => events,
+                _ => read_events(&handle, offset)?,
+            };
+            if let Some((event, id)) = events.get(slot).filter(|(event, _)| event.fact.kind == kind) {
+                found.push(Found { event: event.clone(), id: *id, handle: handle.clone(), number });
+            }
+            frame = Some((offset, events));
+        }
+        Ok(found)
+    });
+    let mut found: Vec<Found> = sealed.collect::<Result<Vec<_>>>()?.into_iter().flatten().collect();
+    found.extend(keyed_in_open(store, snapshot, &prefixes)?);
+    let mut answers = vec![Vec::new(); keys.len()];
+    for found in found {
+        let fact = &found.event.fact;
+        if let Some(place) = places.get(fact.key.as_str()).filter(|_| fact.kind == kind) {
+            answers[*place].push(found);
+        }
+    }
+    // A key that is asked for twice is answered twice.
+    for (place, key) in keys.iter().enumerate() {
+        if places[key] != place {
+            answers[place] = answers[places[key]].clone();
+        }
+    }
+    Ok(answers)
+}
+
+/// Events of the open segment that may have one of these prefixes.
+fn keyed_in_open(store: &Store, snapshot: &Snapshot, prefixes: &[[u8; 8]]) -> Result<Vec<Found>> {
+    let mut found = Vec::new();
+    let Some(open) = &snapshot.segments.open else { return Ok(found) };
+    let handle = Handle::Open(open.clone());
+    let row = snapshot.rows.values().find(|row| row.nonce == open.header.nonce);
+    if let Some(row) = row.filter(|row| row.id.is_none()) {
+        let entries = store.index().read(|view| {
+            let mut entries = Vec::new();
+            for prefix in prefixes {
+                entries.extend(view.open_names(prefix, prefix)?);
+            }
+            Ok(entries)
+        })?;
+        for number in numbers(entries.unwrap_or_default(), false) {
+            let (event, id) = store.event(&handle, number, Some(row))?;
+            found.push(Found { event, id, handle: handle.clone(), number });
+        }
+    }
+    for part in snapshot.unindexed.iter().filter(|part| matches!(part.handle, Handle::Open(_))) {
+        for (event, id, number) in &part.events {
+            if prefixes.binary_search(&name_prefix(&event.fact.key)).is_ok() {
+                found.push(Found { event: event.clone(), id: *id, handle: handle.clone(), number: *number });
+            }
+        }
+    }
+    Ok(found)
 }
 
 /// Finds what a text may stand for: a natural key, the SHA-256 of a transcript, or the first digits of an id.

@@ -605,6 +605,29 @@ pub fn find_names(
     Ok(found)
 }
 
+/// Looks many names up by their prefixes, which are sorted; each page is read once.
+pub fn find_names_among(
+    file: &dyn File,
+    key: &FrameKey,
+    directory: &Directory,
+    prefixes: &[[u8; 8]],
+) -> Result<Vec<NameEntry>> {
+    let mut found = Vec::new();
+    let mut next = 0;
+    for prefix in prefixes {
+        let wanted = pages(&directory.name_fences, prefix, prefix);
+        // What stands on a page that was read for the prefix before has been taken then.
+        for page in wanted.start.max(next)..wanted.end {
+            let at = directory.names_start + (page * NAME_PAGE_BYTES) as u64;
+            let raw = table_page(file, key, FrameKind::Names, at)?;
+            let named = entries::<NAME_ENTRY_BYTES>(&raw)?.map(NameEntry::decode);
+            found.extend(named.filter(|entry| prefixes.binary_search(&entry.prefix).is_ok()));
+        }
+        next = next.max(wanted.end);
+    }
+    Ok(found)
+}
+
 /// Says of an object whether it may be in a segment; about one in three hundred times it says so falsely.
 ///
 /// Six bits are set for each object: those at its id's first six 32-bit words, modulo the number of bits.

@@ -52,6 +52,17 @@ fn check_all(env: &Env, records: u32) {
         question::resolve(&store, &snapshot, &ObjectId::of(&trace(5)).to_string()[..10]).unwrap().len(),
         1
     );
+    let keys: Vec<String> =
+        [7, 0, records - 1, records, 7].map(|n| format!("{n:08x}-0000-4000-8000-000000000000")).to_vec();
+    let keys: Vec<&str> = keys.iter().map(String::as_str).collect();
+    let found = question::keyed(&store, &snapshot, Kind::TRACE, &keys).unwrap();
+    for (key, found) in keys.iter().zip(&found) {
+        let one = question::named(&store, &snapshot, key, false).unwrap();
+        let ids = |found: &[question::Found]| found.iter().map(|found| found.id).collect::<Vec<_>>();
+        assert_eq!(ids(found), ids(&one), "{key}");
+    }
+    assert_eq!(found.iter().map(Vec::len).collect::<Vec<_>>(), [1, 1, 1, 0, 1]);
+    assert!(question::keyed(&store, &snapshot, Kind::LEDGER, &keys).unwrap().iter().all(Vec::is_empty));
     assert_eq!(store.held(&snapshot).unwrap().len(), u64::from(records));
 }
 

@@ -5,19 +5,24 @@ use std::borrow::Cow;
 use agent_trace_store::question::{self, Found, Query};
 use agent_trace_store::record::{self, Facts};
 use agent_trace_store::store::Snapshot;
-use agent_trace_store::{Kind, Store};
+use agent_trace_store::{Kind, ObjectId, Store};
 use jiff::tz::TimeZone;
 
 use super::{Context, head, kind, zone};
 use crate::args;
+use crate::edit::trace::TraceEdits;
 use crate::json;
+use crate::link::ledger::Ledger;
 use crate::report::{Done, Failure};
 use crate::sanitize;
 use crate::target::{self, Target};
 use crate::time::{self, Edge};
+use crate::ui;
 
 const LIMIT: usize = 50;
 const SUMMARY_CHARS: usize = 72;
+/// Places of a file that are listed.
+const PLACES_MAX: usize = 4;
 
 pub(super) fn run(context: &Context, args: &args::Log) -> Result<Done, Failure> {
     let limit = match (args.limit, &args.since, &args.commit) {
@@ -117,9 +122,36 @@ fn print(context: &Context, store: &Store, found: &Found, zone: &TimeZone) -> Re
         ui.faint(time::show(fact.time, zone)),
         fact.kind.name(),
         sanitize::line(agent),
-        sanitize::line(&summary(found, facts.as_ref()))
+        sanitize::line(&format!("{}{}", summary(found, facts.as_ref()), lines(fact.kind, &bytes)))
     ))?;
     Ok(())
+}
+
+/// Which lines of its file a trace touched; how many lines of a commit are an agent's.
+fn lines(kind: Kind, bytes: &[u8]) -> String {
+    match kind {
+        Kind::LEDGER => Ledger::decode(bytes).map_or_else(
+            |_| String::new(),
+            |ledger| format!("  {} lines in {} file(s)", ui::number(ledger.lines()), ledger.files.len()),
+        ),
+        Kind::TRACE => {
+            let Ok(trace) = TraceEdits::read(ObjectId::of(bytes), bytes) else { return String::new() };
+            let [file] = &trace.files[..] else { return String::new() };
+            let places = file.hunks.iter().filter(|hunk| !hunk.new.is_empty());
+            let places: Vec<String> = places
+                .map(|hunk| match (hunk.new_start + 1, hunk.new_start + hunk.new.len()) {
+                    (first, last) if first == last => first.to_string(),
+                    (first, last) => format!("{first}-{last}"),
+                })
+                .collect();
+            match &places[..] {
+                [] => String::new(),
+                places if places.len() <= PLACES_MAX => format!(":{}", places.join(",")),
+                places => format!(":{},...", places[..PLACES_MAX].join(",")),
+            }
+        }
+        _ => String::new(),
+    }
 }
 
 /// The key, and the files where there are any. Long keys of hex digits are cut: their beginning finds them too.

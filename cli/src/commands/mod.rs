@@ -1,15 +1,19 @@
 //! One command, one file; each takes the context and its arguments, prints its answer, and says how it ended.
 
 mod admin;
+mod blame;
 mod book;
 mod cat;
 mod compact;
+mod commit;
 mod completions;
+mod context;
 mod doctor;
 mod help_page;
 mod hooks;
 mod import;
 mod init;
+mod lines;
 mod link;
 mod log;
 mod man;
@@ -19,6 +23,7 @@ mod pull;
 mod push;
 mod reindex;
 mod remote;
+mod search;
 mod serve;
 mod show;
 mod stats;
@@ -151,11 +156,14 @@ pub(crate) fn run(context: &Context, command: &Command) -> Result<Done, Failure>
             Ok(Done::Well)
         }
         Command::Import(args) => import::run(context, args),
+        Command::Blame(args) => blame::run(context, args),
+        Command::Context(args) => context::run(context, args),
+        Command::Search(args) => search::run(context, args),
         Command::Log(args) => log::run(context, args),
         Command::Show(args) => show::run(context, args),
         Command::Cat(args) => cat::run(context, args),
         Command::Status => status::run(context),
-        Command::Stats => stats::run(context),
+        Command::Stats(args) => stats::run(context, args),
         Command::CommitLink(args) => link::commit(context, args),
         Command::RewriteLedger => link::rewrite(context),
         Command::Link(args) => link::link(context, args),

@@ -3,13 +3,15 @@
 use agent_trace_store::json::canonicalize;
 use agent_trace_store::question::Found;
 use agent_trace_store::record::TranscriptRecord;
-use agent_trace_store::{ObjectId, Presence, Store};
+use agent_trace_store::store::Snapshot;
+use agent_trace_store::{Kind, ObjectId, Presence, Store};
 use serde_json::value::RawValue;
 
-use super::{Context, head, zone};
+use super::{Context, commit, head, zone};
 use crate::args;
 use crate::bodies::Holders;
 use crate::json;
+use crate::link::ledger::Ledger;
 use crate::project::Place;
 use crate::report::{Done, Failure};
 use crate::sanitize;
@@ -22,10 +24,32 @@ pub(super) fn run(context: &Context, args: &args::Show) -> Result<Done, Failure>
     let snapshot = store.snapshot()?;
     match target::find(&store, &snapshot, &args.id)? {
         Target::Object(id) => show_object(context, &store, &id)?,
-        Target::Records(records) if context.ui.is_json() => show_json(context, &store, &records, args.all)?,
-        Target::Records(records) => show_records(context, &place, &store, &records, args.all)?,
+        Target::Records(records) => {
+            let commit = commit_of(&store, &snapshot, &records)?;
+            if context.ui.is_json() {
+                show_json(context, &store, &records, args.all, commit)?;
+            } else {
+                if let Some(commit) = &commit {
+                    commit::print(context, commit)?;
+                }
+                show_records(context, &place, &store, &records, args.all)?;
+            }
+        }
     }
     Ok(Done::Well)
+}
+
+/// What the commit holds, where its ledger is among the records.
+fn commit_of(
+    store: &Store,
+    snapshot: &Snapshot,
+    records: &[Versions],
+) -> Result<Option<json::CommitSummary>, Failure> {
+    let ledger = records.iter().map(Versions::answer).find(|found| found.event.fact.kind == Kind::LEDGER);
+    let Some(found) = ledger else { return Ok(None) };
+    // What another program calls a ledger and is none is shown as it is.
+    let Ok(ledger) = Ledger::decode(&store.read(&found.record())?) else { return Ok(None) };
+    commit::describe(store, snapshot, &ledger).map(Some)
 }
 
 fn show_object(context: &Context, store: &Store, id: &ObjectId) -> Result<(), Failure> {
@@ -33,7 +57,7 @@ fn show_object(context: &Context, store: &Store, id: &ObjectId) -> Result<(), Fa
     let bytes = target::object_bytes(store, id)?;
     if ui.is_json() {
         let object = json::Object { id: id.to_string(), bytes };
-        ui.json(&json::Show { schema: json::SHOW, records: Vec::new(), object: Some(object) })?;
+        ui.json(&json::Show { schema: json::SHOW, records: Vec::new(), object: Some(object), commit: None })?;
         return Ok(());
     }
     ui.line(format_args!("{} {}", ui.strong("object"), ui.name(id)))?;
@@ -49,7 +73,13 @@ fn wanted(versions: &Versions, all: bool) -> impl Iterator<Item = (&Found, bool)
     std::iter::once((versions.answer(), true)).chain(rest)
 }
 
-fn show_json(context: &Context, store: &Store, records: &[Versions], all: bool) -> Result<(), Failure> {
+fn show_json(
+    context: &Context,
+    store: &Store,
+    records: &[Versions],
+    all: bool,
+    commit: Option<json::CommitSummary>,
+) -> Result<(), Failure> {
     let mut shown = Vec::new();
     for versions in records {
         for (found, chosen) in wanted(versions, all) {
@@ -73,7 +103,7 @@ fn show_json(context: &Context, store: &Store, records: &[Versions], all: bool) 
             });
         }
     }
-    context.ui.json(&json::Show { schema: json::SHOW, records: shown, object: None })?;
+    context.ui.json(&json::Show { schema: json::SHOW, records: shown, object: None, commit })?;
     Ok(())
 }
 

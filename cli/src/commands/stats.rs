@@ -7,7 +7,8 @@ use agent_trace_store::store::{Handle, Snapshot, read_events};
 use agent_trace_store::{Kind, ObjectId, Result, Store, Timestamp, record};
 use rayon::prelude::*;
 
-use super::{Context, status, zone};
+use super::{Context, lines, status, zone};
+use crate::args::{self, LinesBy};
 use crate::json;
 use crate::report::{Done, Failure};
 use crate::sanitize;
@@ -17,8 +18,8 @@ use crate::ui::{self, Ui};
 /// Records that are read at once.
 const BATCH_RECORDS: usize = 4096;
 
-pub(super) fn run(context: &Context) -> Result<Done, Failure> {
-    let (_, store) = context.open_current()?;
+pub(super) fn run(context: &Context, args: &args::Stats) -> Result<Done, Failure> {
+    let (place, store) = context.open_current()?;
     let snapshot = store.snapshot()?;
     let mut tally = Tally::default();
     {
@@ -33,7 +34,12 @@ pub(super) fn run(context: &Context) -> Result<Done, Failure> {
     }
     let raw = snapshot.rows.values().map(|row| row.raw_bytes).sum();
     let bytes = status::bytes_of(&store, &snapshot, raw)?;
-    let stats = tally.into_stats(bytes);
+    let mut stats = tally.into_stats(bytes);
+    let ways = if args.by.is_empty() { &[LinesBy::Agent, LinesBy::Model][..] } else { &args.by };
+    // A store outside git knows its commits only by their ledgers.
+    let directory = place.project.as_ref().map(|_| context.settings.directory.as_path());
+    let counts = lines::count(&store, &snapshot, directory, ways, &zone())?;
+    stats.lines = counts.into_iter().map(|(way, lines)| (way.name(), lines)).collect();
     if context.ui.is_json() {
         context.ui.json(&stats)?;
     } else {
@@ -121,6 +127,7 @@ impl Tally {
             kinds: json::counts(&self.kinds),
             agents: self.agents,
             months: self.months.iter().map(|(month, kinds)| (month.clone(), json::counts(kinds))).collect(),
+            lines: BTreeMap::new(),
             first: self.span.map(|(first, _)| first.to_string()),
             last: self.span.map(|(_, last)| last.to_string()),
             bytes,
@@ -165,6 +172,16 @@ fn print(ui: &Ui, stats: &json::Stats) -> Result<()> {
         let words: Vec<String> = known.collect();
         let sum: u64 = kinds.values().sum();
         ui.line(format_args!("  {month:<20} {:>9}  {}", ui::number(sum), ui.faint(words.join(", "))))?;
+    }
+    for (way, lines) in stats.lines.iter().filter(|(_, lines)| !lines.is_empty()) {
+        ui.line(ui.strong(format_args!("lines by {way}")))?;
+        let mut lines: Vec<(&String, &u64)> = lines.iter().collect();
+        if *way != LinesBy::Month.name() {
+            lines.sort_by(|one, two| two.1.cmp(one.1).then(one.0.cmp(two.0)));
+        }
+        for (name, count) in lines {
+            ui.line(format_args!("  {:<28} {:>9}", sanitize::line(name), ui::number(*count)))?;
+        }
     }
     let bytes = &stats.bytes;
     let stored = bytes.segments + bytes.index;

@@ -5,7 +5,7 @@ use std::ffi::{OsStr, OsString};
 use std::io::{BufRead, BufReader};
 use std::ops::Range;
 use std::os::unix::ffi::OsStringExt;
-use std::process::Stdio;
+use std::process::{Child, Stdio};
 use std::rc::Rc;
 
 use agent_trace_store::{Result, Timestamp};
@@ -53,6 +53,9 @@ pub(crate) struct BlamedLine {
     pub(crate) bytes: Vec<u8>,
 }
 
+/// A blame that git is working on.
+pub(crate) struct Blaming(Child);
+
 /// Blames lines of a file: all, or those of some ranges, from 1; at a commit, or as it is now.
 pub(crate) fn blame(
     git: &Git,
@@ -60,6 +63,16 @@ pub(crate) fn blame(
     path: &OsStr,
     ranges: &[Range<usize>],
 ) -> Result<Vec<BlamedLine>> {
+    start(git, commit, path, ranges)?.finish()
+}
+
+/// Starts to blame, and does not wait for it.
+pub(crate) fn start(
+    git: &Git,
+    commit: Option<&str>,
+    path: &OsStr,
+    ranges: &[Range<usize>],
+) -> Result<Blaming> {
     let mut command = git.command(["blame", "--porcelain"]);
     for range in ranges {
         command.arg(format!("-L{},{}", range.start, range.end - 1));
@@ -67,12 +80,18 @@ pub(crate) fn blame(
     if let Some(commit) = commit {
         command.arg(commit);
     }
-    let mut child =
-        command.arg("--").arg(path).stdout(Stdio::piped()).spawn().map_err(|error| not_started(&error))?;
-    let lines = parse(&mut BufReader::new(child.stdout.take().expect("it was piped")));
-    let output = child.wait_with_output().map_err(|error| not_started(&error))?;
-    answer("blame", output)?;
-    lines.map_err(|error| not_started(&error))
+    let child = command.arg("--").arg(path).stdout(Stdio::piped()).spawn();
+    child.map(Blaming).map_err(|error| not_started(&error))
+}
+
+impl Blaming {
+    /// Waits for it.
+    pub(crate) fn finish(mut self) -> Result<Vec<BlamedLine>> {
+        let lines = parse(&mut BufReader::new(self.0.stdout.take().expect("it was piped")));
+        let output = self.0.wait_with_output().map_err(|error| not_started(&error))?;
+        answer("blame", output)?;
+        lines.map_err(|error| not_started(&error))
+    }
 }
 
 fn parse(output: &mut dyn BufRead) -> std::io::Result<Vec<BlamedLine>> {
@@ -134,7 +153,7 @@ fn note(blamed: &mut Blamed, line: &[u8]) {
 }
 
 /// A name as it is, where git has put it in quotes.
-fn unquoted(name: &[u8]) -> OsString {
+pub(crate) fn unquoted(name: &[u8]) -> OsString {
     let Some(inner) = name.strip_prefix(b"\"").and_then(|name| name.strip_suffix(b"\"")) else {
         return OsString::from_vec(name.to_vec());
     };

@@ -6,6 +6,7 @@ use std::rc::Rc;
 use agent_trace_store::question::{self, Query};
 use agent_trace_store::store::Snapshot;
 use agent_trace_store::{Kind, Result, Store, Timestamp};
+use rayon::prelude::*;
 
 use super::ledger::Ledger;
 use crate::edit::trace::TraceEdits;
@@ -30,6 +31,11 @@ impl<'a> Known<'a> {
         let snapshot = store.snapshot()?;
         let (traces, by_commit, by_path) = Default::default();
         Ok(Known { store, snapshot, traces, by_commit, by_path })
+    }
+
+    /// What it looks at.
+    pub(crate) fn snapshot(&self) -> &Snapshot {
+        &self.snapshot
     }
 
     /// The traces that touched a file until a time, oldest first; each once.
@@ -83,6 +89,23 @@ impl<'a> Known<'a> {
         };
         self.by_commit.insert(commit.to_owned(), ledger.clone());
         Ok(ledger)
+    }
+
+    /// Reads the ledgers of many commits at once, so that each is known when it is asked for.
+    pub(crate) fn prepare(&mut self, commits: &[&str]) -> Result<()> {
+        let open: Vec<&str> =
+            commits.iter().copied().filter(|commit| !self.by_commit.contains_key(*commit)).collect();
+        let found = question::keyed(self.store, &self.snapshot, Kind::LEDGER, &open)?;
+        let store = self.store;
+        let decoded = found.par_iter().map(|found| match question::choose(Kind::LEDGER, found) {
+            Some(chosen) => Ok(Ledger::decode(&store.read(&chosen.record())?).ok()),
+            None => Ok(None),
+        });
+        let decoded = decoded.collect::<Result<Vec<Option<Ledger>>>>()?;
+        for (commit, ledger) in open.into_iter().zip(decoded) {
+            self.by_commit.insert(commit.to_owned(), ledger.map(Rc::new));
+        }
+        Ok(())
     }
 
     /// The ledgers that attribute lines of a file, newest first.

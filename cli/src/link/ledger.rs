@@ -145,7 +145,7 @@ impl Ledger {
     /// How many lines are attributed.
     pub(crate) fn lines(&self) -> u64 {
         let runs = self.files.values().flat_map(|file| &file.line_attributions);
-        runs.map(|run| (run.end_line + 1).saturating_sub(run.start_line)).sum()
+        runs.map(Attribution::lines).sum()
     }
 
     /// The run that holds a line of a file, both counted from 1.
@@ -164,6 +164,13 @@ impl Ledger {
             committed_at: self.committed_at.clone(),
             created_at: self.created_at.clone(),
         }
+    }
+}
+
+impl Attribution {
+    /// How many lines it has.
+    pub(crate) fn lines(&self) -> u64 {
+        self.end_line.saturating_add(1).saturating_sub(self.start_line)
     }
 }
 

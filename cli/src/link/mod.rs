@@ -11,6 +11,7 @@
 pub(crate) mod known;
 pub(crate) mod ledger;
 mod older;
+mod work_tree;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::rc::Rc;

@@ -51,6 +51,31 @@ pub(crate) fn ledger_and_link(commit: &str, trace: &str, time: &str, path: &str)
     (ledger, link)
 }
 
+/// Compares the members of the page's example of a schema with those of a real answer.
+pub(crate) fn check_example(page: &str, answer: &Value) {
+    let schema = answer["schema"].as_str().unwrap();
+    let start = format!("{{\"schema\":\"{schema}\"");
+    let example = page
+        .lines()
+        .find(|line| line.starts_with(&start))
+        .unwrap_or_else(|| panic!("no example of {schema}"));
+    let example: Value = serde_json::from_str(example).unwrap_or_else(|error| panic!("{schema}: {error}"));
+    let names = |value: &Value| value.as_object().unwrap().keys().cloned().collect::<Vec<_>>();
+    assert_eq!(names(&example), names(answer), "{schema}");
+    for (name, value) in example.as_object().unwrap() {
+        let real = &answer[name];
+        let both = |test: fn(&Value) -> bool| test(value) == test(real) || value.is_null() || real.is_null();
+        assert!(both(Value::is_string) && both(Value::is_array) && both(Value::is_object), "{schema} {name}");
+        if let ([first @ Value::Object(_), ..], [real, ..]) = (array(value), array(real)) {
+            assert_eq!(names(first), names(real), "{schema} {name}");
+        }
+    }
+}
+
+pub(crate) fn array(value: &Value) -> &[Value] {
+    value.as_array().map_or(&[], Vec::as_slice)
+}
+
 /// A small generator (splitmix64).
 pub(crate) struct Random(pub(crate) u64);
 

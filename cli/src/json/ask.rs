@@ -1,0 +1,206 @@
+//! What `blame`, `context` and `search` print. The members of agent-trace-cli 0.1.3 keep their names; ours stand after.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+pub(crate) const BLAME: &str = "agent-trace/blame/1";
+pub(crate) const CONTEXT: &str = "agent-trace/context/1";
+pub(crate) const SEARCH: &str = "agent-trace/search/1";
+
+/// `blame`
+#[derive(Serialize)]
+pub(crate) struct Blame<'a> {
+    pub(crate) schema: &'static str,
+    pub(crate) file: &'a str,
+    pub(crate) revision: Option<&'a str>,
+    pub(crate) attributions: Vec<BlameRun<'a>>,
+    /// Lines that were looked at, and how many of them are an agent's.
+    pub(crate) lines: u64,
+    pub(crate) lines_ai: u64,
+}
+
+/// Lines of one trace and one commit.
+#[derive(Default, Serialize)]
+pub(crate) struct BlameRun<'a> {
+    pub(crate) start_line: u64,
+    pub(crate) end_line: u64,
+    pub(crate) kind: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) trace_id: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) model_id: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) contributor_type: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) tool: Option<BlameTool<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) timestamp: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) commit_sha: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) conversation_id: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) conversation_summary: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) conversation_preview: Option<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) signals: Vec<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) source: Option<&'static str>,
+    pub(crate) attribution_label: &'static str,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) evidence: Vec<BlameEvidence<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) agent: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) session_id: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) tool_name: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) tool_use_id: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) how: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) prompt: Option<String>,
+    pub(crate) author: &'a str,
+    /// Where the lines stand in their commit.
+    pub(crate) original_path: String,
+    pub(crate) original_line: u64,
+}
+
+/// The agent of a trace.
+#[derive(Serialize)]
+pub(crate) struct BlameTool<'a> {
+    pub(crate) name: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) version: Option<&'a str>,
+}
+
+/// A line as it was attributed.
+#[derive(Serialize)]
+pub(crate) struct BlameEvidence<'a> {
+    pub(crate) line: u64,
+    pub(crate) hash: &'a str,
+    pub(crate) content: String,
+}
+
+/// `context`
+#[derive(Serialize)]
+pub(crate) struct Context<'a> {
+    pub(crate) schema: &'static str,
+    pub(crate) file: &'a str,
+    pub(crate) segments: Vec<Segment<'a>>,
+}
+
+/// Lines with one conversation behind them.
+#[derive(Default, Serialize)]
+pub(crate) struct Segment<'a> {
+    pub(crate) start_line: u64,
+    pub(crate) end_line: u64,
+    pub(crate) attribution: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) model_id: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) tool: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) trace_id: Option<&'a str>,
+    /// What agent-trace-cli has there; it never said more.
+    pub(crate) confidence: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) conversation_id: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) summary: Option<String>,
+    pub(crate) conversation_size: Option<ConversationSize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) preview: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) conversation_content: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) query: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) commit_sha: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) session_id: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) timestamp: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) how: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) prompt: Option<String>,
+    /// What was said around the edit, oldest first.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) turns: Vec<SaidTurn>,
+    /// Whether more was said than is here.
+    pub(crate) cut: bool,
+}
+
+/// How long a conversation is.
+#[derive(Serialize)]
+pub(crate) struct ConversationSize {
+    pub(crate) characters: u64,
+    pub(crate) lines: u64,
+    pub(crate) turns: u64,
+}
+
+/// Something that was said.
+#[derive(Serialize)]
+pub(crate) struct SaidTurn {
+    pub(crate) role: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) time: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) tool: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) tool_use_id: Option<String>,
+    pub(crate) text: String,
+    /// Whether the turn made the edit.
+    pub(crate) edit: bool,
+}
+
+/// What a commit holds of agents' work.
+#[derive(Serialize)]
+pub(crate) struct CommitSummary {
+    pub(crate) commit_sha: String,
+    pub(crate) lines: u64,
+    pub(crate) files: Vec<CommitFile>,
+    pub(crate) agents: BTreeMap<String, u64>,
+    pub(crate) traces: Vec<CommitTrace>,
+}
+
+/// A file of a commit.
+#[derive(Serialize)]
+pub(crate) struct CommitFile {
+    pub(crate) path: String,
+    pub(crate) lines: u64,
+}
+
+/// A trace of a commit.
+#[derive(Serialize)]
+pub(crate) struct CommitTrace {
+    pub(crate) trace_id: String,
+    pub(crate) lines: u64,
+    pub(crate) agent: Option<String>,
+    pub(crate) model_id: Option<String>,
+    pub(crate) session_id: Option<String>,
+    pub(crate) timestamp: Option<String>,
+    pub(crate) prompt: Option<String>,
+}
+
+/// `search`: one line for each place.
+#[derive(Serialize)]
+pub(crate) struct SearchHit<'a> {
+    pub(crate) schema: &'static str,
+    pub(crate) conversation_id: &'a str,
+    pub(crate) session_id: Option<&'a str>,
+    pub(crate) agent: Option<&'a str>,
+    pub(crate) time: Option<String>,
+    pub(crate) role: &'static str,
+    pub(crate) tool: Option<&'a str>,
+    pub(crate) tool_use_id: Option<&'a str>,
+    pub(crate) text: String,
+    /// The prompt that it answers to.
+    pub(crate) prompt: Option<String>,
+    /// Where its line starts in the transcript.
+    pub(crate) offset: u64,
+}

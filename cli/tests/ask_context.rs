@@ -1,0 +1,223 @@
+//! `context` and `search` from outside: what was said behind lines, and where words stand.
+#![allow(clippy::unwrap_used, clippy::disallowed_methods, missing_docs)]
+
+use serde_json::{Value, json};
+
+use scratch::{Edit, Scratch};
+
+mod scratch;
+mod support;
+
+const FIRST: &str = "def first():\n    return compute_the_first()\n";
+const SECOND: &str = "def second():\n    return compute_the_second()\n";
+
+/// Two functions by two sessions, and a person's line.
+fn told() -> Scratch {
+    let mut scratch = Scratch::new();
+    scratch.write("a.py", "# by hand\n");
+    scratch.commit("base");
+    scratch.session("s1", &[("greet me", &[]), ("write the first function", &["t1"]), ("thanks", &[])]);
+    scratch.session("s2", &[("write the second, with Zebras", &["t2"])]);
+    let (first, second) = (format!("# by hand\n{FIRST}"), format!("# by hand\n{SECOND}"));
+    scratch.edit(Edit { path: "a.py", old: "# by hand\n", new: &first, session: "s1", tool_use: "t1" });
+    scratch.edit(Edit { path: "a.py", old: "# by hand\n", new: &second, session: "s2", tool_use: "t2" });
+    scratch.commit("agents");
+    scratch
+}
+
+fn texts(segment: &Value) -> Vec<(&str, &str, bool)> {
+    let turns = segment["turns"].as_array().unwrap();
+    turns
+        .iter()
+        .map(|turn| {
+            (turn["role"].as_str().unwrap(), turn["text"].as_str().unwrap(), turn["edit"].as_bool().unwrap())
+        })
+        .collect()
+}
+
+#[test]
+fn the_conversation_behind_lines() {
+    let scratch = told();
+    let context = scratch.run(&["context", "a.py", "--json"]).json();
+    assert_eq!((&context["schema"], &context["file"]), (&json!("agent-trace/context/1"), &json!("a.py")));
+    let segments = context["segments"].as_array().unwrap();
+    let kinds: Vec<_> = segments
+        .iter()
+        .map(|segment| {
+            (segment["start_line"].clone(), segment["attribution"].clone(), segment["session_id"].clone())
+        })
+        .collect();
+    assert_eq!(
+        kinds,
+        [
+            (json!(1), json!("no_attribution"), Value::Null),
+            (json!(2), json!("ai"), json!("s2")),
+            (json!(4), json!("ai"), json!("s1")),
+        ]
+    );
+    let first = &segments[2];
+    assert_eq!(first["tool"], "claude-code");
+    assert_eq!(first["confidence"], 0.0);
+    assert_eq!(first["prompt"], "write the first function");
+    assert_eq!(first["preview"], "write the first function");
+    assert_eq!(first["conversation_size"]["turns"], 9);
+    assert_eq!(
+        texts(first),
+        [
+            ("user", "write the first function", false),
+            ("agent", "Answer to: write the first function", false),
+            ("tool", "file_path: /w/main.go\nnew_string: text of the call", true),
+            ("agent", "Done.", false),
+        ]
+    );
+    assert_eq!(first["cut"], true);
+    assert!(first.get("conversation_content").is_none());
+    let one = scratch.run(&["context", "a.py", "--json", "-l", "5"]).json();
+    assert_eq!(one["segments"].as_array().unwrap().len(), 1);
+    assert_eq!(one["segments"][0]["start_line"], 5);
+    let human = scratch.run(&["context", "a.py"]).well().out;
+    for part in
+        ["a.py lines 2-3", "session s2", "user\n    write the second, with Zebras", "tool Edit (these lines)"]
+    {
+        assert!(human.contains(part), "{part}: {human}");
+    }
+    assert_eq!(scratch.run(&["context", "a.py", "-l", "0", "--json"]).failure(2)["kind"], "invalid");
+    scratch.run(&["context", "absent.py", "--json"]).failure(9);
+}
+
+#[test]
+fn all_of_it_and_only_what_has_the_words() {
+    let scratch = told();
+    let full = scratch.run(&["context", "a.py", "--json", "--full", "-l", "4-5"]).json();
+    let segment = &full["segments"][0];
+    assert_eq!(segment["turns"].as_array().unwrap().len(), 11);
+    assert!(segment["conversation_content"].as_str().unwrap().contains("\"cwd\":\"/w\""));
+    assert_eq!(segment["cut"], false);
+    // As users of agent-trace-cli spell it, and in full.
+    for option in ["-q", "--query"] {
+        let found = scratch.run(&["context", "a.py", "--json", option, "zebras SECOND"]).json();
+        let segments = found["segments"].as_array().unwrap();
+        assert_eq!(segments.len(), 1);
+        assert_eq!(
+            (&segments[0]["session_id"], &segments[0]["query"]),
+            (&json!("s2"), &json!("zebras SECOND"))
+        );
+        assert!(texts(&segments[0]).contains(&("user", "write the second, with Zebras", false)));
+    }
+    let none = scratch.run(&["context", "a.py", "-q", "elephants"]).well();
+    assert_eq!(none.out, "");
+    assert!(none.err.contains("no conversation"), "{}", none.err);
+}
+
+#[test]
+fn a_trace_whose_transcript_is_not_here() {
+    let mut scratch = Scratch::new();
+    scratch.write("a.py", "# by hand\n");
+    scratch.commit("base");
+    scratch.agent("a.py", "# by hand\n", &format!("# by hand\n{FIRST}"));
+    scratch.commit("agent");
+    let context = scratch.run(&["context", "a.py", "--json", "-l", "2"]).json();
+    let segment = &context["segments"][0];
+    assert_eq!((&segment["attribution"], &segment["conversation_size"]), (&json!("ai"), &Value::Null));
+    let human = scratch.run(&["context", "a.py"]).well().out;
+    assert!(human.contains("is not in this store"), "{human}");
+    let blame = scratch.run(&["blame", "--json", "a.py"]).json();
+    assert!(blame["attributions"][0].get("prompt").is_none());
+}
+
+fn hits(scratch: &Scratch, args: &[&str]) -> Vec<Value> {
+    let answer = scratch.run(&[&["search", "--json"], args].concat()).well();
+    answer.out.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+#[test]
+fn words_are_found_in_prompts_answers_and_calls() {
+    let scratch = told();
+    let found = hits(&scratch, &["zebras"]);
+    assert_eq!(found.len(), 2, "{found:?}");
+    let prompt = found.iter().find(|hit| hit["role"] == "user").unwrap();
+    assert_eq!(prompt["text"], "write the second, with Zebras");
+    assert_eq!((&prompt["session_id"], &prompt["agent"]), (&json!("s2"), &json!("Claude Code")));
+    let answer = found.iter().find(|hit| hit["role"] == "agent").unwrap();
+    assert_eq!(answer["prompt"], "write the second, with Zebras");
+    // All words, in one turn.
+    assert_eq!(hits(&scratch, &["zebras", "first"]).len(), 0);
+    assert_eq!(hits(&scratch, &["write", "FIRST", "answer"]).len(), 1);
+    // Names of files stand in the calls.
+    let calls = hits(&scratch, &["main.go"]);
+    assert_eq!(calls.len(), 2);
+    assert!(calls.iter().all(|hit| hit["role"] == "tool" && hit["tool"] == "Edit"));
+    assert_eq!(hits(&scratch, &["text", "--path", "main.go"]).len(), 2);
+    assert_eq!(hits(&scratch, &["text", "--path", "other.go"]).len(), 0);
+}
+
+#[test]
+fn the_newest_come_first_and_filters_hold() {
+    let scratch = told();
+    let found = hits(&scratch, &["done"]);
+    assert_eq!(found.len(), 4);
+    let times: Vec<&str> = found.iter().map(|hit| hit["time"].as_str().unwrap()).collect();
+    let mut sorted = times.clone();
+    sorted.sort_unstable_by(|one, two| two.cmp(one));
+    assert_eq!(times, sorted);
+    assert_eq!(hits(&scratch, &["done", "-n", "1"]).len(), 1);
+    assert_eq!(hits(&scratch, &["done", "--agent", "claude-code"]).len(), 4);
+    assert_eq!(hits(&scratch, &["done", "--agent", "codex"]).len(), 0);
+    assert_eq!(hits(&scratch, &["done", "--since", "2026-02-01T00:02:00Z"]).len(), 1);
+    assert_eq!(hits(&scratch, &["done", "--since", "2027-01-01"]).len(), 0);
+    let human = scratch.run(&["search", "zebras"]).well();
+    assert!(human.out.contains("s2") && human.out.contains("with Zebras"), "{}", human.out);
+    let none = scratch.run(&["search", "elephants"]).well();
+    assert!(none.out.is_empty() && none.err.contains("no transcript"), "{}", none.err);
+}
+
+#[test]
+fn a_transcript_that_has_grown_is_found_once() {
+    let scratch = told();
+    scratch.session("s2", &[("write the second, with Zebras", &["t2"]), ("and with Zebras again", &[])]);
+    let prompts = hits(&scratch, &["zebras"]).into_iter().filter(|hit| hit["role"] == "user").count();
+    assert_eq!(prompts, 2);
+}
+
+#[test]
+fn the_examples_of_the_contract_are_true() {
+    let scratch = told();
+    let page = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/json.md");
+    let page = std::fs::read_to_string(page).unwrap();
+    support::check_example(&page, &scratch.run(&["blame", "--json", "a.py", "-l", "4"]).json());
+    support::check_example(&page, &scratch.run(&["context", "--json", "a.py", "-l", "4"]).json());
+    support::check_example(&page, &hits(&scratch, &["zebras"])[0]);
+}
+
+#[test]
+fn a_commit_is_summed_up_and_lines_are_counted() {
+    let scratch = told();
+    let head = scratch.git(&["rev-parse", "HEAD"]);
+    let shown = scratch.run(&["show", "--json", &head]).json();
+    assert_eq!(shown["commit"]["lines"], 4);
+    assert_eq!(shown["commit"]["files"], json!([{"path": "a.py", "lines": 4}]));
+    assert_eq!(shown["commit"]["agents"], json!({"claude-code": 4}));
+    assert_eq!(shown["commit"]["traces"][0]["prompt"], "write the first function");
+    let human = scratch.run(&["show", &head]).well().out;
+    assert!(
+        human.starts_with(&format!("commit {head}\nlines    4 of agents: 4 of claude-code\n")),
+        "{human}"
+    );
+    assert!(human.contains("asked: write the first function"), "{human}");
+    let stats = scratch.run(&["stats", "--json"]).json();
+    let lines = json!({"agent": {"claude-code": 4}, "model": {"anthropic/claude-opus-4": 4}});
+    assert_eq!(stats["lines"], lines);
+    // A rewritten commit counts once.
+    scratch.git(&["commit", "-q", "--amend", "-m", "again"]);
+    scratch.run(&["commit-link"]).well();
+    let by = ["person", "folder", "month"].map(|by| ["--by", by]).concat();
+    let stats = scratch.run(&[&["stats", "--json"], &by[..]].concat()).json();
+    let lines = json!({"person": {"Jane Doe": 4}, "folder": {"./": 4}, "month": {"2026-03": 4}});
+    assert_eq!(stats["lines"], lines);
+    let human = scratch.run(&["stats", "--by", "person"]).well().out;
+    assert!(human.contains("lines by person\n  Jane Doe"), "{human}");
+    let log = scratch.run(&["log", "--kind", "trace", "-n", "1"]).well().out;
+    assert!(log.contains("a.py:2-3"), "{log}");
+    let log = scratch.run(&["log", "--kind", "ledger", "-n", "1"]).well().out;
+    assert!(log.contains("4 lines in 1 file(s)"), "{log}");
+}
