@@ -1,6 +1,7 @@
 //! What can be written on the command line, as plain data; reading it does nothing else.
 
 mod admin;
+mod backfill;
 mod link;
 mod serve;
 
@@ -16,6 +17,7 @@ pub(crate) use admin::{
     Admin, AdminOrg, AdminProject, AdminProjectCreate, AdminToken, OrgCreate, ProjectRemove, Service,
     TokenCreate,
 };
+pub(crate) use backfill::Backfill;
 pub(crate) use link::{CommitLink, Link};
 pub(crate) use serve::Serve;
 
@@ -81,6 +83,8 @@ pub(crate) enum Command {
     Init,
     /// Bring in transcripts, agent-trace-cli data and Agent Trace records
     Import(Import),
+    /// Bring in the edits of sessions that agents have left on disk, and link them to commits
+    Backfill(Backfill),
     /// List records, newest first
     Log(Log),
     /// Show a record

@@ -5,6 +5,9 @@
 
 mod args;
 mod attribution;
+mod backfill;
+#[allow(dead_code, reason = "its commands come with the branch of capture")]
+mod capture;
 mod commands;
 mod document;
 mod edit;

@@ -6,6 +6,7 @@ use agent_trace_store::Error;
 use jiff::tz::TimeZone;
 
 use crate::args::Global;
+use crate::backfill::Homes;
 use crate::report::Failure;
 
 /// What the surroundings say, read once.
@@ -39,6 +40,17 @@ impl Settings {
             .map(absolute)
             .or_else(|| variable("HOME").map(|home| home.join(".agent-trace")));
         Ok(Settings { store, home, directory: directory.clone(), temporary: std::env::temp_dir() })
+    }
+}
+
+/// Where agents keep their sessions.
+pub(crate) fn agent_homes() -> Homes {
+    Homes {
+        home: variable("HOME"),
+        claude: variable("CLAUDE_CONFIG_DIR"),
+        codex: variable("CODEX_HOME"),
+        config: variable("XDG_CONFIG_HOME"),
+        data: variable("XDG_DATA_HOME"),
     }
 }
 

@@ -1,6 +1,7 @@
 //! One command, one file; each takes the context and its arguments, prints its answer, and says how it ended.
 
 mod admin;
+mod backfill;
 mod cat;
 mod compact;
 mod completions;
@@ -100,6 +101,7 @@ pub(crate) fn run(context: &Context, command: &Command) -> Result<Done, Failure>
     match command {
         Command::Init => init::run(context),
         Command::Import(args) => import::run(context, args),
+        Command::Backfill(args) => backfill::run(context, args),
         Command::Log(args) => log::run(context, args),
         Command::Show(args) => show::run(context, args),
         Command::Cat(args) => cat::run(context, args),

@@ -210,7 +210,7 @@ impl Groups {
 }
 
 /// Our key for the transcripts of a session; what a sub-agent writes has a key of its own.
-fn conversation(agent: Option<&str>, session: &str, part: Option<&str>) -> String {
+pub(crate) fn conversation(agent: Option<&str>, session: &str, part: Option<&str>) -> String {
     let mut bytes = agent.unwrap_or_default().as_bytes().to_vec();
     for text in [Some(session), part].into_iter().flatten() {
         bytes.push(0);

@@ -289,7 +289,7 @@ fn a_rename_and_a_block_moved_to_another_file() {
     scratch.commit("moved");
     scratch.check(
         "moved.go",
-        "package main\n\nfunc middle() { //A\n\tagentDoesThis() //A\n\tagentDoesThat() //A\n} //A\n\n",
+        "package main\n\nfunc middle() { //A\n\tagentDoesThis() //A\n\tagentDoesThat() //A\n} //A\n //A\n",
     );
 }
 
