@@ -11,6 +11,7 @@
     reason = "a program that measures the real world, and whose answer is what it prints"
 )]
 
+mod attribution;
 mod bare;
 mod canonical;
 mod corpus;
@@ -129,6 +130,8 @@ enum Work {
     Reconcile,
     /// Opening after kill -9
     Recover,
+    /// Attribution of lines through every kind of history, against the peer if --peer is given
+    Attribution,
     /// Makes synthetic records in DIR
     Generate { dir: PathBuf },
     /// Makes a project in the layout of agent-trace-cli in DIR
@@ -197,7 +200,7 @@ type Section = fn(&Options, &mut Report) -> Result<()>;
 
 /// Runs the sections asked for; one that cannot go on does not stop the next.
 fn measured(work: &Work, options: &Options, report: &mut Report) {
-    let sections: [(&str, Section); 7] = [
+    let sections: [(&str, Section); 8] = [
         ("corpus", corpus::run),
         ("records", records::run),
         ("questions", questions::run),
@@ -205,6 +208,7 @@ fn measured(work: &Work, options: &Options, report: &mut Report) {
         ("service", service::run),
         ("reconcile", reconcile::run),
         ("recover", recover::run),
+        ("attribution", attribution::run),
     ];
     let wanted = match work {
         Work::Corpus => "corpus",
@@ -214,6 +218,7 @@ fn measured(work: &Work, options: &Options, report: &mut Report) {
         Work::Service => "service",
         Work::Reconcile => "reconcile",
         Work::Recover => "recover",
+        Work::Attribution => "attribution",
         _ => "all",
     };
     if matches!(work, Work::All)
