@@ -11,6 +11,7 @@
     reason = "a program that measures the real world, and whose answer is what it prints"
 )]
 
+mod attribution;
 mod bare;
 mod canonical;
 mod capture;
@@ -133,6 +134,8 @@ enum Work {
     Reconcile,
     /// Opening after kill -9
     Recover,
+    /// Attribution of lines through every kind of history, against the peer if --peer is given
+    Attribution,
     /// Makes synthetic records in DIR
     Generate { dir: PathBuf },
     /// Makes a project in the layout of agent-trace-cli in DIR
@@ -210,6 +213,7 @@ fn measured(work: &Work, options: &Options, report: &mut Report) {
         ("capture", capture::run),
         ("reconcile", reconcile::run),
         ("recover", recover::run),
+        ("attribution", attribution::run),
     ];
     let wanted = match work {
         Work::Corpus => "corpus",
@@ -220,6 +224,7 @@ fn measured(work: &Work, options: &Options, report: &mut Report) {
         Work::Capture => "capture",
         Work::Reconcile => "reconcile",
         Work::Recover => "recover",
+        Work::Attribution => "attribution",
         _ => "all",
     };
     if matches!(work, Work::All)

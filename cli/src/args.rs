@@ -3,6 +3,7 @@
 mod admin;
 mod ask;
 mod hooks;
+mod backfill;
 mod link;
 mod notes;
 mod serve;
@@ -20,6 +21,7 @@ pub(crate) use admin::{
     Service, TokenCreate,
 };
 pub(crate) use ask::{Blame, Context, LinesBy, Search, Stats};
+pub(crate) use backfill::Backfill;
 pub(crate) use hooks::{Hooks, HooksInstall, HooksOf, HooksRemove, HooksStatus};
 pub(crate) use link::{CommitLink, Link};
 pub(crate) use notes::{Include, Notes};
@@ -100,6 +102,8 @@ pub(crate) enum Command {
     Record(Words),
     /// Note that git has run a hook: `hook post-commit`, `hook post-rewrite`, `hook pre-push`
     Hook(Words),
+    /// Bring in the edits of sessions that agents have left on disk, and link them to commits
+    Backfill(Backfill),
     /// List records, newest first
     Log(Log),
     /// Show a record

@@ -22,6 +22,7 @@ pub(crate) const INIT: &str = "agent-trace/init/1";
 pub(crate) const HOOKS: &str = "agent-trace/hooks/1";
 pub(crate) const HOOKS_STATUS: &str = "agent-trace/hooks-status/1";
 pub(crate) const IMPORT: &str = "agent-trace/import/1";
+pub(crate) const BACKFILL: &str = "agent-trace/backfill/1";
 pub(crate) const LOG: &str = "agent-trace/log/1";
 pub(crate) const SHOW: &str = "agent-trace/show/1";
 pub(crate) const STATUS: &str = "agent-trace/status/1";
@@ -77,6 +78,45 @@ pub(crate) struct Init<'a> {
     pub(crate) created: bool,
     pub(crate) peer_data: Option<String>,
     pub(crate) hooks: Vec<HookChange<'a>>,
+}
+
+/// `backfill`
+#[derive(Serialize)]
+pub(crate) struct Backfill {
+    pub(crate) schema: &'static str,
+    pub(crate) dry_run: bool,
+    pub(crate) files: u64,
+    pub(crate) bytes: u64,
+    pub(crate) unchanged: u64,
+    pub(crate) elsewhere: u64,
+    pub(crate) skipped_since: u64,
+    pub(crate) sessions: u64,
+    pub(crate) agents: BTreeMap<&'static str, u64>,
+    pub(crate) transcripts_added: u64,
+    pub(crate) edits: BackfillEdits,
+    pub(crate) commits: BackfillCommits,
+    pub(crate) skipped: Vec<Bad>,
+}
+
+/// What became of the edits of `backfill`.
+#[derive(Serialize)]
+pub(crate) struct BackfillEdits {
+    pub(crate) found: u64,
+    pub(crate) added: u64,
+    pub(crate) known: u64,
+    pub(crate) failed: u64,
+    pub(crate) outside: u64,
+    pub(crate) skipped_since: u64,
+    pub(crate) without_lines: u64,
+}
+
+/// The commits that `backfill` has looked at.
+#[derive(Serialize)]
+pub(crate) struct BackfillCommits {
+    pub(crate) looked_at: u64,
+    pub(crate) with_lines: u64,
+    pub(crate) lines: u64,
+    pub(crate) written: u64,
 }
 
 /// `import`

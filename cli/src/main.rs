@@ -5,6 +5,7 @@
 
 mod args;
 mod attribution;
+mod backfill;
 mod bodies;
 mod capture;
 mod blame;

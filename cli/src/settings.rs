@@ -10,6 +10,7 @@ use jiff::tz::TimeZone;
 use serde_json::Value;
 
 use crate::args::Global;
+use crate::backfill::Homes;
 use crate::report::Failure;
 
 /// What the surroundings say, read once.
@@ -115,6 +116,17 @@ pub(crate) fn capture(env: &Env, home: &Path, data: &Path) -> CaptureSettings {
     CaptureSettings {
         fsync: get("hooks", "fsync").and_then(Value::as_bool).unwrap_or(false),
         flush: get("capture", "flush").and_then(Value::as_str) != Some("manual"),
+    }
+}
+
+/// Where agents keep their sessions.
+pub(crate) fn agent_homes() -> Homes {
+    Homes {
+        home: variable("HOME"),
+        claude: variable("CLAUDE_CONFIG_DIR"),
+        codex: variable("CODEX_HOME"),
+        config: variable("XDG_CONFIG_HOME"),
+        data: variable("XDG_DATA_HOME"),
     }
 }
 

@@ -40,7 +40,7 @@ pub(super) fn run(context: &Context, args: &args::Blame) -> Result<Done, Failure
     };
     let asked = blame::start(&spot, revision.as_deref(), range.clone())?;
     let there = Settings { directory: spot.directory.clone(), ..settings.clone() };
-    let (_, store) = Context { settings: there, ..context.clone() }.open()?;
+    let (_, store) = Context { settings: there, ..context.clone() }.open_current()?;
     let mut known = Known::of(&store)?;
     let annotated = asked.finish(&store, &mut known)?;
     let ui = &context.ui;

@@ -34,7 +34,7 @@ pub(super) fn run(context: &Context, args: &args::Context) -> Result<Done, Failu
     let revision = spot.root.is_none().then_some("HEAD");
     let asked = blame::start(&spot, revision, range)?;
     let there = Settings { directory: spot.directory.clone(), ..settings.clone() };
-    let (_, store) = Context { settings: there, ..context.clone() }.open()?;
+    let (_, store) = Context { settings: there, ..context.clone() }.open_current()?;
     let mut known = Known::of(&store)?;
     let annotated = asked.finish(&store, &mut known)?;
     let mut conversations = Conversations::new(&store, known.snapshot());

@@ -1,6 +1,7 @@
 //! One command, one file; each takes the context and its arguments, prints its answer, and says how it ended.
 
 mod admin;
+mod backfill;
 mod blame;
 mod book;
 mod cat;
@@ -156,6 +157,7 @@ pub(crate) fn run(context: &Context, command: &Command) -> Result<Done, Failure>
             Ok(Done::Well)
         }
         Command::Import(args) => import::run(context, args),
+        Command::Backfill(args) => backfill::run(context, args),
         Command::Blame(args) => blame::run(context, args),
         Command::Context(args) => context::run(context, args),
         Command::Search(args) => search::run(context, args),

@@ -18,7 +18,7 @@ use std::path::PathBuf;
 
 use agent_trace_store::Timestamp;
 
-pub(crate) use resolve::resolve;
+pub(crate) use resolve::{apply, resolve};
 
 /// What a tool call did to one file, as its agent tells it.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -48,7 +48,7 @@ fn written(content: &[u8]) -> Resolved {
 }
 
 /// The file after a change, if the change fits the file.
-fn apply(before: &[u8], change: &Change) -> Option<Vec<u8>> {
+pub(crate) fn apply(before: &[u8], change: &Change) -> Option<Vec<u8>> {
     match change {
         Change::Write(content) => Some(content.clone()),
         Change::Replace(replacements) => {

@@ -9,9 +9,10 @@
 //! nothing. Knows nothing about arguments, terminals or how a report is shown.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use agent_trace_store::env::{Env, Metadata};
 use agent_trace_store::intake::{Intake, Taken};
 use agent_trace_store::progress::Progress;
 use agent_trace_store::{Kind, Result, Store, Timestamp};
@@ -30,8 +31,10 @@ mod walk;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use probe::Head;
 pub(crate) use transcripts::conversation;
 
+use source::{Role, Source, SourceFile};
 use tally::Job;
 
 /// What to import, and how.
@@ -113,6 +116,12 @@ pub fn run(store: &Store, options: &Options, progress: &dyn Progress) -> Result<
     }
     report.bad = job.into_bad();
     Ok(report)
+}
+
+/// What a transcript says of itself: whose it is, which session, until when.
+pub(crate) fn look(env: &Env, path: &Path, metadata: &Metadata) -> std::io::Result<Head> {
+    let source = Source { path: path.to_owned(), metadata: *metadata, role: Role::Unknown };
+    probe::transcript(&SourceFile::open(env, &source)?, metadata.bytes)
 }
 
 /// Reads what is not known to be unchanged.

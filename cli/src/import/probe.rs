@@ -38,13 +38,13 @@ pub(super) enum Probe {
 
 /// What the content of a transcript says of it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Head {
-    pub(super) agent: Option<&'static str>,
-    pub(super) session: Option<String>,
+pub(crate) struct Head {
+    pub(crate) agent: Option<&'static str>,
+    pub(crate) session: Option<String>,
     /// The part of the session that this is, where it is not the main one: a sub-agent's id.
-    pub(super) part: Option<String>,
+    pub(crate) part: Option<String>,
     /// The last time in it.
-    pub(super) time: Option<Timestamp>,
+    pub(crate) time: Option<Timestamp>,
 }
 
 /// Looks at all files that are to be read, in parallel.

@@ -84,6 +84,11 @@ impl Agent {
         })
     }
 
+    /// The agent of a label.
+    pub(crate) fn labelled(label: &str) -> Option<Agent> {
+        Agent::ALL.into_iter().find(|agent| agent.label() == label)
+    }
+
     /// Whether only this agent sends such a payload.
     fn is_known_by(self, object: &Object<'_>) -> bool {
         match self {
