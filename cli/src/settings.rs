@@ -166,7 +166,7 @@ pub(crate) fn search_path() -> Vec<PathBuf> {
 }
 
 /// The command that shows long answers; nothing where none is wanted.
-pub(crate) fn pager() -> Option<std::ffi::OsString> {
+pub(crate) fn pager() -> Option<OsString> {
     let chosen = ["AGENT_TRACE_PAGER", "PAGER"].into_iter().find_map(std::env::var_os);
     chosen
         .map_or_else(|| Some("less".into()), |chosen| Some(chosen).filter(|it| !it.is_empty() && it != "cat"))

@@ -16,8 +16,6 @@ pub(crate) struct Carried {
     pub(crate) by: Vec<Option<By>>,
     /// The lines of the text that are not in the file.
     pub(crate) gone: Vec<bool>,
-    /// Lines of the file that are not paired with any line of the text.
-    pub(crate) fresh: Vec<bool>,
     /// Lines of the file that are lines of the parent with other white space.
     pub(crate) reindented: Vec<(usize, usize)>,
 }
@@ -49,7 +47,7 @@ pub(crate) fn carry(text: &Text, file: &[Line], added: &[bool]) -> Carried {
         Some((Mark::Edit(source), how)) if *added => Some(By { source: *source, how: *how }),
         _ => None,
     });
-    Carried { by: by.collect(), gone, fresh: pairs.iter().map(Option::is_none).collect(), reindented }
+    Carried { by: by.collect(), gone, reindented }
 }
 
 /// Undoes pairs of an edit's lines that stand alone where the lines around gave way to others, and say little: people

@@ -61,15 +61,6 @@ pub(crate) fn trace_id(
     format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..])
 }
 
-/// Our key for the transcripts of a session.
-pub(crate) fn conversation_id(agent: &str, session: &str) -> String {
-    let mut hasher = blake3::Hasher::new_derive_key("agent-trace 2026 conversation");
-    for part in [agent, session] {
-        hasher.update(&(part.len() as u64).to_le_bytes()).update(part.as_bytes());
-    }
-    hasher.finalize().to_hex().to_string()
-}
-
 /// Makes the record of a call; `files` are paths from the root of the repository and what became of them.
 pub(crate) fn encode(id: &str, call: &Call, files: &[(String, Resolved)]) -> Result<TraceRecord> {
     let mut rest = TRACE_LINES_MAX;
@@ -429,7 +420,7 @@ mod tests {
             agent: "claude-code".into(),
             model: Some("claude-opus-4".into()),
             session: "s1".into(),
-            conversation: conversation_id("claude-code", "s1"),
+            conversation: "c1".into(),
             tool: "Edit".into(),
             tool_use: Some("toolu_1".into()),
             event: "PostToolUse".into(),

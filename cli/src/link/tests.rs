@@ -9,7 +9,7 @@ use agent_trace_store::{Kind, Store, Timestamp, record};
 use tempfile::TempDir;
 
 use super::*;
-use crate::edit::trace::{conversation_id, encode, trace_id};
+use crate::edit::trace::{encode, trace_id};
 use crate::edit::{Call, Change, Replacement, ToolEdit, resolve};
 
 /// A repository with a store beside it.
@@ -98,7 +98,7 @@ impl Scratch {
             agent: "claude-code".into(),
             model: Some("claude-opus-4".into()),
             session: "s1".into(),
-            conversation: conversation_id("claude-code", "s1"),
+            conversation: "c1".into(),
             tool: "Edit".into(),
             tool_use: Some(tool_use.clone()),
             event: "PostToolUse".into(),
