@@ -17,7 +17,7 @@ use crate::settings::ADMIN_SECRET;
 
 /// Accounts, wherever they are.
 pub(super) enum Book {
-    Folder(AccountBook),
+    Folder(Box<AccountBook>),
     Service(Admin),
 }
 
@@ -32,7 +32,10 @@ impl Book {
             (Some(url), _) => open_url(context, service, url),
             (None, Some(data)) => {
                 let dir = context.settings.directory.join(data);
-                AccountBook::open(&context.env, &dir, missing).map(Book::Folder).map_err(unopened)
+                AccountBook::open(&context.env, &dir, missing)
+                    .map(Box::new)
+                    .map(Book::Folder)
+                    .map_err(unopened)
             }
             (None, None) => {
                 let message = "cannot tell which service is meant";
