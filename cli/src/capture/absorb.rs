@@ -8,7 +8,6 @@ use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use agent_trace_store::env::{Env, Lock, LockMode};
-use agent_trace_store::id::encode_hex;
 use agent_trace_store::intake::Intake;
 use agent_trace_store::lock::lock;
 use agent_trace_store::question::{self, Query};
@@ -19,12 +18,10 @@ use agent_trace_store::{Error, ErrorKind, Kind, Result, Store, Timestamp};
 use super::adapters::{self, Event};
 use super::calls::{self, Calls};
 use super::entry::{Entry, EntryKind, FileState};
-use super::limits::{
-    BATCH_BYTES_MAX, BATCH_ENTRIES_MAX, BEFORE_MICROS_MAX, ENTRY_BYTES_MAX, TAIL_MICROS_MAX,
-};
+use super::limits::{BATCH_BYTES_MAX, BATCH_ENTRIES_MAX, ENTRY_BYTES_MAX, TAIL_MICROS_MAX};
 use super::payload::{self, Moment, Object};
 use super::repository::{normalised, read_start};
-use super::spool::{self, Spool};
+use super::spool::Spool;
 use super::state::State;
 use super::tail::Mark;
 use super::transcripts::{self, Conversation, Source};
