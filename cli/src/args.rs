@@ -4,6 +4,7 @@ mod admin;
 mod ask;
 mod link;
 mod serve;
+mod words;
 
 use std::convert::Infallible;
 use std::ffi::OsString;
@@ -20,6 +21,7 @@ pub(crate) use admin::{
 pub(crate) use ask::{Blame, Context, LinesBy, Search, Stats};
 pub(crate) use link::{CommitLink, Link};
 pub(crate) use serve::Serve;
+pub(crate) use words::{Rule, RuleName, RuleTool, Summary, SummaryEnable, SummaryGenerate, SummaryUse};
 
 /// The whole command line.
 #[derive(Clone, Debug, Parser)]
@@ -108,6 +110,12 @@ pub(crate) enum Command {
     RewriteLedger,
     /// The same as commit-link for many commits, by what they hold, whatever hooks have run
     Link(Link),
+    /// Tell agents, by a rule in the repository, to ask why a line is there
+    #[command(subcommand)]
+    Rule(Rule),
+    /// Prose about conversations, by a command of yours or as an extract
+    #[command(subcommand)]
+    Summary(Summary),
     /// Manage remotes
     #[command(subcommand)]
     Remote(Remote),

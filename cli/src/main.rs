@@ -21,6 +21,7 @@ mod report;
 mod sample;
 mod sanitize;
 mod settings;
+mod summarize;
 mod target;
 mod time;
 mod transcript;

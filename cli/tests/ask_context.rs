@@ -187,6 +187,9 @@ fn the_examples_of_the_contract_are_true() {
     support::check_example(&page, &scratch.run(&["blame", "--json", "a.py", "-l", "4"]).json());
     support::check_example(&page, &scratch.run(&["context", "--json", "a.py", "-l", "4"]).json());
     support::check_example(&page, &hits(&scratch, &["zebras"])[0]);
+    support::check_example(&page, &scratch.run(&["rule", "list", "--json"]).json());
+    let summary = ["summary", "generate", "--session-id", "s1", "--json"];
+    support::check_example(&page, &scratch.run(&summary).json());
 }
 
 #[test]
@@ -220,4 +223,58 @@ fn a_commit_is_summed_up_and_lines_are_counted() {
     assert!(log.contains("a.py:2-3"), "{log}");
     let log = scratch.run(&["log", "--kind", "ledger", "-n", "1"]).well().out;
     assert!(log.contains("4 lines in 1 file(s)"), "{log}");
+}
+
+#[test]
+fn a_rule_is_written_and_removed_and_nothing_of_the_user_s_is_touched() {
+    let scratch = told();
+    for (tool, file) in [
+        ("cursor", ".cursor/rules/agent-trace-context-for-agents.mdc"),
+        ("claude", ".claude/rules/agent-trace-context-for-agents.md"),
+        ("codex", ".codex/rules/agent-trace-context-for-agents.md"),
+    ] {
+        let args = |what| ["rule", what, "context-for-agents", "-t", tool];
+        scratch.run(&args("add")).well();
+        scratch.run(&args("add")).well();
+        assert!(scratch.read(file).contains("agent-trace context FILE"), "{file}");
+        let listed = scratch.run(&["rule", "list", "--json"]).json();
+        let tools = listed["tools"].as_array().unwrap();
+        assert!(tools.iter().any(|one| one["tool"] == tool && one["written"] == true && one["path"] == file));
+        scratch.run(&args("remove")).well();
+        assert!(!scratch.path(file).exists());
+        scratch.run(&args("remove")).well();
+        scratch.write(file, "the user's own\n");
+        assert_eq!(scratch.run(&args("add")).status, 2);
+        assert_eq!(scratch.run(&args("remove")).status, 2);
+        assert_eq!(scratch.read(file), "the user's own\n");
+    }
+    assert_eq!(scratch.run(&["rule", "add", "other", "-t", "claude"]).status, 9);
+    assert!(scratch.run(&["rule", "show"]).well().out.contains("agent-trace blame"));
+}
+
+#[test]
+fn summaries_are_extracts_or_what_the_user_s_command_makes() {
+    let scratch = told();
+    let extract = scratch.run(&["summary", "generate", "--session-id", "s1"]).well().out;
+    assert_eq!(extract, "Asked: greet me\n\nAnswered: Done.\n");
+    let enabled = scratch.run(&["summary", "enable", "--command", "wc -l; echo of it", "--json"]).json();
+    assert_eq!((&enabled["command"], &enabled["timeout_seconds"]), (&json!("wc -l; echo of it"), &json!(30)));
+    let made = scratch.run(&["summary", "generate", "--session-id", "s1", "--json"]).json();
+    assert_eq!(made["summaries"][0]["summary"], "11\nof it");
+    let conversation = made["summaries"][0]["conversation_id"].as_str().unwrap();
+    let shown = scratch.run(&["summary", "show", conversation]).well().out;
+    assert!(shown.ends_with("11\nof it\n"), "{shown}");
+    scratch.run(&["summary", "enable", "--command", "exit 1"]).well();
+    assert_eq!(scratch.run(&["summary", "generate", "--session-id", "s1"]).status, 1);
+    let used = scratch.run(&["summary", "use", "ollama-summary", "--model", "m:1", "--json"]).json();
+    assert!(used["command"].as_str().unwrap().starts_with("ollama run m:1 "));
+    assert_eq!(scratch.run(&["summary", "use", "nothing"]).status, 9);
+    scratch.run(&["summary", "disable"]).well();
+    assert_eq!(scratch.run(&["summary", "generate", "--session-id", "s1"]).well().out, extract);
+    assert!(scratch.run(&["summary", "presets"]).well().out.contains("claude-summary"));
+    assert_eq!(scratch.run(&["summary", "generate", "--conversation", "none"]).status, 9);
+    // A repository's own file starts nothing.
+    scratch.write("project-config.json", "{\"summary\":{\"enabled\":true,\"command\":\"touch bad\"}}");
+    scratch.run(&["summary", "generate", "--session-id", "s2"]).well();
+    assert!(!scratch.path("bad").exists());
 }

@@ -20,11 +20,13 @@ mod pull;
 mod push;
 mod reindex;
 mod remote;
+mod rule;
 mod search;
 mod serve;
 mod show;
 mod stats;
 mod status;
+mod summary;
 mod sync;
 mod tour;
 mod verify;
@@ -116,6 +118,8 @@ pub(crate) fn run(context: &Context, command: &Command) -> Result<Done, Failure>
         Command::CommitLink(args) => link::commit(context, args),
         Command::RewriteLedger => link::rewrite(context),
         Command::Link(args) => link::link(context, args),
+        Command::Rule(args) => rule::run(context, args),
+        Command::Summary(args) => summary::run(context, args),
         Command::Remote(args) => remote::run(context, args),
         Command::Project(args) => project::run(context, args),
         Command::Push(args) => push::run(context, args),

@@ -7,6 +7,8 @@ use serde::Serialize;
 pub(crate) const BLAME: &str = "agent-trace/blame/1";
 pub(crate) const CONTEXT: &str = "agent-trace/context/1";
 pub(crate) const SEARCH: &str = "agent-trace/search/1";
+pub(crate) const RULE: &str = "agent-trace/rule/1";
+pub(crate) const SUMMARY: &str = "agent-trace/summary/1";
 
 /// `blame`
 #[derive(Serialize)]
@@ -203,4 +205,38 @@ pub(crate) struct SearchHit<'a> {
     pub(crate) prompt: Option<String>,
     /// Where its line starts in the transcript.
     pub(crate) offset: u64,
+}
+
+/// `rule`
+#[derive(Serialize)]
+pub(crate) struct Rule {
+    pub(crate) schema: &'static str,
+    pub(crate) rule: &'static str,
+    pub(crate) text: &'static str,
+    pub(crate) tools: Vec<RuleFile>,
+}
+
+/// Where a rule lies for one agent.
+#[derive(Serialize)]
+pub(crate) struct RuleFile {
+    pub(crate) tool: &'static str,
+    pub(crate) path: String,
+    pub(crate) written: bool,
+}
+
+/// `summary`
+#[derive(Serialize)]
+pub(crate) struct Summary {
+    pub(crate) schema: &'static str,
+    /// The command that makes summaries; none where they are extracts.
+    pub(crate) command: Option<String>,
+    pub(crate) timeout_seconds: u64,
+    pub(crate) summaries: Vec<SummaryOf>,
+}
+
+/// The summary of one conversation.
+#[derive(Serialize)]
+pub(crate) struct SummaryOf {
+    pub(crate) conversation_id: String,
+    pub(crate) summary: Option<String>,
 }
