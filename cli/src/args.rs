@@ -2,6 +2,7 @@
 
 mod admin;
 mod ask;
+mod config;
 mod link;
 mod serve;
 mod words;
@@ -19,6 +20,7 @@ pub(crate) use admin::{
     TokenCreate,
 };
 pub(crate) use ask::{Blame, Context, LinesBy, Search, Stats};
+pub(crate) use config::{Config, Projects};
 pub(crate) use link::{CommitLink, Link};
 pub(crate) use serve::Serve;
 pub(crate) use words::{Rule, RuleName, RuleTool, Summary, SummaryEnable, SummaryGenerate, SummaryUse};
@@ -116,6 +118,15 @@ pub(crate) enum Command {
     /// Prose about conversations, by a command of yours or as an extract
     #[command(subcommand)]
     Summary(Summary),
+    /// Show and change settings
+    #[command(subcommand)]
+    Config(Config),
+    /// List the projects that have data on this machine
+    Projects {
+        /// What to do instead
+        #[command(subcommand)]
+        command: Option<Projects>,
+    },
     /// Manage remotes
     #[command(subcommand)]
     Remote(Remote),

@@ -188,6 +188,8 @@ fn the_examples_of_the_contract_are_true() {
     support::check_example(&page, &scratch.run(&["context", "--json", "a.py", "-l", "4"]).json());
     support::check_example(&page, &hits(&scratch, &["zebras"])[0]);
     support::check_example(&page, &scratch.run(&["rule", "list", "--json"]).json());
+    support::check_example(&page, &scratch.run(&["config", "show", "--json"]).json());
+    support::check_example(&page, &scratch.run(&["projects", "--json"]).json());
     let summary = ["summary", "generate", "--session-id", "s1", "--json"];
     support::check_example(&page, &scratch.run(&summary).json());
 }
@@ -277,4 +279,44 @@ fn summaries_are_extracts_or_what_the_user_s_command_makes() {
     scratch.write("project-config.json", "{\"summary\":{\"enabled\":true,\"command\":\"touch bad\"}}");
     scratch.run(&["summary", "generate", "--session-id", "s2"]).well();
     assert!(!scratch.path("bad").exists());
+}
+
+#[test]
+fn settings_are_set_reset_and_shown_with_their_origin() {
+    let scratch = told();
+    let setting = |field: &str| {
+        let shown = scratch.run(&["config", "show", "--json"]).json();
+        let settings = shown["settings"].as_array().unwrap().clone();
+        let found = settings.into_iter().find(|setting| setting["field"] == field).unwrap();
+        (found["value"].clone(), found["origin"].as_str().unwrap().to_owned())
+    };
+    assert_eq!(setting("notes.push"), (json!(false), "default".to_owned()));
+    scratch.run(&["config", "set", "notes.push", "enable"]).well();
+    assert_eq!(setting("notes.push"), (json!(true), "project".to_owned()));
+    scratch.run(&["config", "set", "summary.timeout-seconds", "5"]).well();
+    assert_eq!(setting("summary.timeout-seconds").0, 5);
+    scratch.run(&["config", "set", "global.auth-token", "at_hidden"]).well();
+    let shown =
+        scratch.run(&["config", "show", "--json"]).well().out + &scratch.run(&["config", "show"]).well().out;
+    assert!(!shown.contains("at_hidden") && shown.contains("(set)"), "{shown}");
+    assert_eq!(setting("global.auth-token").1, "global");
+    for bad in [["notes.push", "perhaps"], ["no.such", "1"], ["summary.timeout-seconds", "0"]] {
+        assert_eq!(scratch.run(&["config", "set", bad[0], bad[1]]).status, 2, "{bad:?}");
+    }
+    assert_ne!(scratch.run(&["config", "set", "remote.default", "nowhere"]).status, 0);
+    scratch.run(&["config", "reset", "notes", "--yes"]).well();
+    scratch.run(&["config", "reset", "global.auth-token"]).well();
+    assert_eq!(setting("notes.push").1, "default");
+    assert_eq!(setting("global.auth-token").1, "default");
+    assert_eq!(setting("summary.timeout-seconds").1, "project");
+    // What is not ours in the files stays.
+    let id = scratch.run(&["projects", "--json"]).json()["id"].as_str().unwrap().to_owned();
+    let file = scratch.outside("home").join(".agent-trace/projects").join(&id).join("project-config.json");
+    std::fs::write(&file, "{\"theirs\":1,\"notes\":{\"other\":2}}").unwrap();
+    scratch.run(&["config", "set", "notes.enabled", "off"]).well();
+    scratch.run(&["config", "reset", "notes"]).well();
+    let kept: Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
+    assert_eq!(kept, json!({"theirs": 1, "notes": {"other": 2}}));
+    assert!(scratch.run(&["projects", "show", &id[..10]]).well().out.contains(&id));
+    assert_eq!(scratch.run(&["projects", "show", "at-nothing"]).status, 9);
 }

@@ -52,7 +52,7 @@ fn section(page: &mut String, command: &Command, path: &str) {
             continue;
         }
         let path = format!("{path} {}", subcommand.get_name());
-        if subcommand.has_subcommands() {
+        if subcommand.has_subcommands() && subcommand.is_subcommand_required_set() {
             section(page, subcommand, &path);
             continue;
         }
@@ -67,6 +67,7 @@ fn section(page: &mut String, command: &Command, path: &str) {
         for arg in own {
             option(page, arg);
         }
+        section(page, subcommand, &path);
     }
 }
 

@@ -6,6 +6,7 @@ mod cat;
 mod compact;
 mod commit;
 mod completions;
+mod config;
 mod context;
 mod doctor;
 mod help_page;
@@ -16,6 +17,7 @@ mod link;
 mod log;
 mod man;
 mod project;
+mod projects;
 mod pull;
 mod push;
 mod reindex;
@@ -120,6 +122,8 @@ pub(crate) fn run(context: &Context, command: &Command) -> Result<Done, Failure>
         Command::Link(args) => link::link(context, args),
         Command::Rule(args) => rule::run(context, args),
         Command::Summary(args) => summary::run(context, args),
+        Command::Config(args) => config::run(context, args),
+        Command::Projects { command } => projects::run(context, command.as_ref()),
         Command::Remote(args) => remote::run(context, args),
         Command::Project(args) => project::run(context, args),
         Command::Push(args) => push::run(context, args),
