@@ -23,7 +23,7 @@ pub(crate) use ask::{Blame, Context, LinesBy, Search, Stats};
 pub(crate) use config::{Config, Projects};
 pub(crate) use link::{CommitLink, Link};
 pub(crate) use serve::Serve;
-pub(crate) use words::{Rule, RuleName, RuleTool, Summary, SummaryEnable, SummaryGenerate, SummaryUse};
+pub(crate) use words::{Rule, RuleName, RuleTool, Summary, SummaryGenerate};
 
 /// The whole command line.
 #[derive(Clone, Debug, Parser)]
@@ -126,6 +126,12 @@ pub(crate) enum Command {
         /// What to do instead
         #[command(subcommand)]
         command: Option<Projects>,
+    },
+    /// Give a repository a store, note its place for `--project ID`, and print its id
+    Adopt {
+        /// A directory in the repository [default: here]
+        #[arg(value_name = "PATH")]
+        path: Option<PathBuf>,
     },
     /// Manage remotes
     #[command(subcommand)]

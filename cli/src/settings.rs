@@ -66,6 +66,11 @@ pub(crate) fn no_color() -> bool {
         || std::env::var_os("TERM").is_some_and(|value| value == "dumb")
 }
 
+/// Whether the surroundings say which repository git works on.
+pub(crate) fn git_dir_is_given() -> bool {
+    std::env::var_os("GIT_DIR").is_some()
+}
+
 /// The command that shows long answers; nothing where none is wanted.
 pub(crate) fn pager() -> Option<std::ffi::OsString> {
     let chosen = ["AGENT_TRACE_PAGER", "PAGER"].into_iter().find_map(std::env::var_os);

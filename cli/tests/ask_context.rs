@@ -320,3 +320,23 @@ fn settings_are_set_reset_and_shown_with_their_origin() {
     assert!(scratch.run(&["projects", "show", &id[..10]]).well().out.contains(&id));
     assert_eq!(scratch.run(&["projects", "show", "at-nothing"]).status, 9);
 }
+
+#[test]
+fn a_repository_is_adopted_and_then_known_by_its_id() {
+    let scratch = told();
+    scratch.git(&["remote", "add", "origin", "https://user:hidden@host/o/p"]);
+    let known = scratch.run(&["adopt", "--json"]).json();
+    let id = known["id"].as_str().unwrap();
+    assert_eq!(known["canonical_root"], scratch.repository.to_str().unwrap());
+    assert_eq!(known["origin_url"], "https://host/o/p");
+    assert_eq!(known["first_commit_sha"].as_str().unwrap().len(), 40);
+    let outside = scratch.outside("home");
+    let again = scratch.run_in(&outside, &["adopt", scratch.repository.to_str().unwrap()]).well().out;
+    assert_eq!(again.trim(), id);
+    let blame = scratch.run_in(&outside, &["blame", "--json", "a.py", "-p", id]).json();
+    assert_eq!(blame["lines_ai"], 4);
+    let registry = std::fs::read_to_string(outside.join(".agent-trace/projects.json")).unwrap();
+    assert!(!registry.contains("hidden") && registry.contains("\"version\": 2"), "{registry}");
+    assert_eq!(scratch.run(&["adopt", "no/such/place"]).status, 9);
+    assert_eq!(scratch.run_in(&outside, &["adopt"]).status, 2);
+}

@@ -124,6 +124,7 @@ pub(crate) fn run(context: &Context, command: &Command) -> Result<Done, Failure>
         Command::Summary(args) => summary::run(context, args),
         Command::Config(args) => config::run(context, args),
         Command::Projects { command } => projects::run(context, command.as_ref()),
+        Command::Adopt { path } => projects::adopt(context, path.as_deref()),
         Command::Remote(args) => remote::run(context, args),
         Command::Project(args) => project::run(context, args),
         Command::Push(args) => push::run(context, args),

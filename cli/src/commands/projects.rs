@@ -1,14 +1,20 @@
 //! `projects`: the projects that have data on this machine, as their folders and agent-trace-cli's registry say.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
-use agent_trace_store::ErrorKind;
+use agent_trace_store::env::LockMode;
+use agent_trace_store::limits::LOCK_WAIT_MICROS_MAX;
+use agent_trace_store::lock::lock;
+use agent_trace_store::{Error, ErrorKind};
 use serde_json::{Value, json};
 
 use super::Context;
 use crate::args;
 use crate::document::Document;
+use crate::git::process::Git;
 use crate::json as shapes;
+use crate::project;
 use crate::report::{Done, Failure};
 use crate::sanitize;
 
@@ -29,6 +35,79 @@ pub(super) fn run(context: &Context, args: Option<&args::Projects>) -> Result<Do
         print(context, args.is_some(), &project)?;
     }
     Ok(Done::Well)
+}
+
+/// `adopt`: gives a repository a store and notes where it lies.
+pub(super) fn adopt(context: &Context, path: Option<&Path>) -> Result<Done, Failure> {
+    let mut settings = context.settings.clone();
+    if let Some(path) = path {
+        settings.directory = settings.directory.join(path);
+        let is_dir = context.env.fs.metadata(&settings.directory).is_ok_and(|metadata| metadata.is_dir);
+        if !is_dir {
+            let message = format!("there is no directory `{}`", path.display());
+            return Err(Error::new(ErrorKind::NotFound, message).into());
+        }
+    }
+    settings.store = None;
+    let (place, _) = project::init(&context.env, &settings)?;
+    let (Some(id), Some(home)) = (&place.project, &settings.home) else {
+        return Err(Error::invalid("only a git repository can be adopted").into());
+    };
+    let id = id.to_string();
+    register(context, home, &id, &settings.directory)?;
+    let known = projects(context)?.into_iter().find(|project| project.id == id);
+    match known.filter(|_| context.ui.is_json()) {
+        Some(project) => context.ui.json(&project)?,
+        None => context.ui.line(&id)?,
+    }
+    Ok(Done::Well)
+}
+
+/// Notes where a project lies, in the registry of agent-trace-cli.
+fn register(context: &Context, home: &Path, id: &str, directory: &Path) -> Result<(), Failure> {
+    let git = Git::from(directory);
+    let asked = |args: &[&str]| {
+        let printed = git.ask(args).ok()?;
+        let text = String::from_utf8_lossy(&printed).trim_end_matches('\n').to_owned();
+        (!text.is_empty()).then_some(text)
+    };
+    let root = asked(&["rev-parse", "--show-toplevel"]);
+    let root = root.or_else(|| asked(&["rev-parse", "--path-format=absolute", "--git-common-dir"]));
+    let first = asked(&["rev-list", "--max-parents=0", "HEAD"]);
+    let first = first.and_then(|all| all.lines().last().map(str::to_owned));
+    let origin = asked(&["config", "--get", "remote.origin.url"]).map(|url| without_secret(&url));
+    let env = &context.env;
+    let _alone = lock(env, &home.join(".registry.lock"), LockMode::Exclusive, LOCK_WAIT_MICROS_MAX)?;
+    let mut registry = Document::read(env, &home.join("projects.json"))?;
+    registry.members_mut().entry("version").or_insert(json!(2));
+    let projects = registry.section_mut("projects")?;
+    let entry = projects.entry(id).or_insert_with(|| json!({"created_at": env.clock.now().to_string()}));
+    let Some(entry) = entry.as_object_mut() else {
+        return Err(registry.refused(&format!("expected `{id}` to be an object")));
+    };
+    let mut roots: Vec<Value> =
+        entry.get("known_roots").and_then(Value::as_array).cloned().unwrap_or_default();
+    if let Some(root) = root {
+        entry.entry("canonical_root").or_insert(json!(root));
+        if !roots.contains(&json!(root)) {
+            roots.push(json!(root));
+        }
+    }
+    entry.insert("known_roots".into(), Value::Array(roots));
+    entry.insert("first_commit_sha".into(), json!(first));
+    entry.insert("origin_url".into(), json!(origin));
+    registry.write(env)
+}
+
+/// A URL without the name and password that may stand in it.
+fn without_secret(url: &str) -> String {
+    let Some((scheme, rest)) = url.split_once("://") else { return url.to_owned() };
+    let (authority, path) = rest.split_once('/').map_or((rest, None), |(host, path)| (host, Some(path)));
+    let host = authority.rsplit('@').next().unwrap_or(authority);
+    match path {
+        Some(path) => format!("{scheme}://{host}/{path}"),
+        None => format!("{scheme}://{host}"),
+    }
 }
 
 fn projects(context: &Context) -> Result<Vec<shapes::KnownProject>, Failure> {
