@@ -4,9 +4,11 @@ mod admin;
 mod ask;
 mod hooks;
 mod backfill;
+mod config;
 mod link;
 mod notes;
 mod serve;
+mod words;
 
 use std::convert::Infallible;
 use std::ffi::OsString;
@@ -22,10 +24,12 @@ pub(crate) use admin::{
 };
 pub(crate) use ask::{Blame, Context, LinesBy, Search, Stats};
 pub(crate) use backfill::Backfill;
+pub(crate) use config::{Config, Projects};
 pub(crate) use hooks::{Hooks, HooksInstall, HooksOf, HooksRemove, HooksStatus};
 pub(crate) use link::{CommitLink, Link};
 pub(crate) use notes::{Include, Notes};
 pub(crate) use serve::Serve;
+pub(crate) use words::{Rule, RuleName, RuleTool, Summary, SummaryGenerate};
 
 /// The whole command line.
 #[derive(Clone, Debug, Parser)]
@@ -123,6 +127,27 @@ pub(crate) enum Command {
     /// Tell readers of the repository by git notes, under refs/notes/agent-trace
     #[command(subcommand)]
     Notes(Notes),
+    /// Tell agents, by a rule in the repository, to ask why a line is there
+    #[command(subcommand)]
+    Rule(Rule),
+    /// Prose about conversations, by a command of yours or as an extract
+    #[command(subcommand)]
+    Summary(Summary),
+    /// Show and change settings
+    #[command(subcommand)]
+    Config(Config),
+    /// List the projects that have data on this machine
+    Projects {
+        /// What to do instead
+        #[command(subcommand)]
+        command: Option<Projects>,
+    },
+    /// Give a repository a store, note its place for `--project ID`, and print its id
+    Adopt {
+        /// A directory in the repository [default: here]
+        #[arg(value_name = "PATH")]
+        path: Option<PathBuf>,
+    },
     /// Manage remotes
     #[command(subcommand)]
     Remote(Remote),

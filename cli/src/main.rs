@@ -26,6 +26,7 @@ mod report;
 mod sample;
 mod sanitize;
 mod settings;
+mod summarize;
 mod target;
 mod time;
 mod transcript;

@@ -165,6 +165,11 @@ pub(crate) fn search_path() -> Vec<PathBuf> {
     std::env::split_paths(&path).filter(|directory| directory.is_absolute()).collect()
 }
 
+/// Whether the surroundings say which repository git works on.
+pub(crate) fn git_dir_is_given() -> bool {
+    std::env::var_os("GIT_DIR").is_some()
+}
+
 /// The command that shows long answers; nothing where none is wanted.
 pub(crate) fn pager() -> Option<OsString> {
     let chosen = ["AGENT_TRACE_PAGER", "PAGER"].into_iter().find_map(std::env::var_os);

@@ -370,3 +370,26 @@ fn many_commits_of_people() {
     scratch.run(&["link", "--all"]).well();
     assert_eq!(scratch.marked("many.txt"), text);
 }
+
+/// As in a hook of git, or for whoever keeps the repository apart from its files.
+#[test]
+fn the_repository_that_the_surroundings_name() {
+    let mut scratch = edited();
+    scratch.agent("src/deep/a.go", "", "package deep\n\nfunc deep() {}\n");
+    scratch.commit("agent");
+    let check = |directory: &str, variables: &[(&str, &Path)], file: &str, expected: &str| {
+        let mut command =
+            support::command(support::PROGRAM, &scratch.path(directory), &scratch.outside("home"));
+        let output =
+            command.envs(variables.iter().copied()).args(["blame", "--json", file]).output().unwrap();
+        let blame: Value = serde_json::from_slice(&output.stdout)
+            .unwrap_or_else(|_| panic!("{}", String::from_utf8_lossy(&output.stderr)));
+        assert_eq!((&blame["file"], blame["lines_ai"].as_u64() > Some(0)), (&json!(expected), true));
+        assert_eq!(blame["attributions"][0]["source"], "ledger");
+    };
+    let (git_dir, root) = (scratch.path(".git"), scratch.repository.clone());
+    check("", &[("GIT_DIR", &git_dir)], "src/deep/a.go", "src/deep/a.go");
+    check("", &[("GIT_DIR", Path::new(".git"))], "./main.go", "main.go");
+    check("src/deep", &[("GIT_DIR", &git_dir), ("GIT_WORK_TREE", &root)], "../../main.go", "main.go");
+    check("src", &[("GIT_DIR", &git_dir), ("GIT_WORK_TREE", &root)], "deep/a.go", "src/deep/a.go");
+}

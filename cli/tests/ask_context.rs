@@ -187,6 +187,11 @@ fn the_examples_of_the_contract_are_true() {
     support::check_example(&page, &scratch.run(&["blame", "--json", "a.py", "-l", "4"]).json());
     support::check_example(&page, &scratch.run(&["context", "--json", "a.py", "-l", "4"]).json());
     support::check_example(&page, &hits(&scratch, &["zebras"])[0]);
+    support::check_example(&page, &scratch.run(&["rule", "list", "--json"]).json());
+    support::check_example(&page, &scratch.run(&["config", "show", "--json"]).json());
+    support::check_example(&page, &scratch.run(&["projects", "--json"]).json());
+    let summary = ["summary", "generate", "--session-id", "s1", "--json"];
+    support::check_example(&page, &scratch.run(&summary).json());
 }
 
 #[test]
@@ -220,4 +225,118 @@ fn a_commit_is_summed_up_and_lines_are_counted() {
     assert!(log.contains("a.py:2-3"), "{log}");
     let log = scratch.run(&["log", "--kind", "ledger", "-n", "1"]).well().out;
     assert!(log.contains("4 lines in 1 file(s)"), "{log}");
+}
+
+#[test]
+fn a_rule_is_written_and_removed_and_nothing_of_the_user_s_is_touched() {
+    let scratch = told();
+    for (tool, file) in [
+        ("cursor", ".cursor/rules/agent-trace-context-for-agents.mdc"),
+        ("claude", ".claude/rules/agent-trace-context-for-agents.md"),
+        ("codex", ".codex/rules/agent-trace-context-for-agents.md"),
+    ] {
+        let args = |what| ["rule", what, "context-for-agents", "-t", tool];
+        scratch.run(&args("add")).well();
+        scratch.run(&args("add")).well();
+        assert!(scratch.read(file).contains("agent-trace context FILE"), "{file}");
+        let listed = scratch.run(&["rule", "list", "--json"]).json();
+        let tools = listed["tools"].as_array().unwrap();
+        assert!(tools.iter().any(|one| one["tool"] == tool && one["written"] == true && one["path"] == file));
+        scratch.run(&args("remove")).well();
+        assert!(!scratch.path(file).exists());
+        scratch.run(&args("remove")).well();
+        scratch.write(file, "the user's own\n");
+        assert_eq!(scratch.run(&args("add")).status, 2);
+        assert_eq!(scratch.run(&args("remove")).status, 2);
+        assert_eq!(scratch.read(file), "the user's own\n");
+    }
+    assert_eq!(scratch.run(&["rule", "add", "other", "-t", "claude"]).status, 9);
+    assert!(scratch.run(&["rule", "show"]).well().out.contains("agent-trace blame"));
+}
+
+#[test]
+fn summaries_are_extracts_or_what_the_user_s_command_makes() {
+    let scratch = told();
+    let extract = scratch.run(&["summary", "generate", "--session-id", "s1"]).well().out;
+    assert_eq!(extract, "Asked: greet me\n\nAnswered: Done.\n");
+    let enabled = scratch.run(&["summary", "enable", "--command", "wc -l; echo of it", "--json"]).json();
+    assert_eq!((&enabled["command"], &enabled["timeout_seconds"]), (&json!("wc -l; echo of it"), &json!(30)));
+    let made = scratch.run(&["summary", "generate", "--session-id", "s1", "--json"]).json();
+    assert_eq!(made["summaries"][0]["summary"], "11\nof it");
+    let conversation = made["summaries"][0]["conversation_id"].as_str().unwrap();
+    let shown = scratch.run(&["summary", "show", conversation]).well().out;
+    assert!(shown.ends_with("11\nof it\n"), "{shown}");
+    scratch.run(&["summary", "enable", "--command", "exit 1"]).well();
+    assert_eq!(scratch.run(&["summary", "generate", "--session-id", "s1"]).status, 1);
+    let used = scratch.run(&["summary", "use", "ollama-summary", "--model", "m:1", "--json"]).json();
+    assert!(used["command"].as_str().unwrap().starts_with("ollama run m:1 "));
+    assert_eq!(scratch.run(&["summary", "use", "nothing"]).status, 9);
+    scratch.run(&["summary", "disable"]).well();
+    assert_eq!(scratch.run(&["summary", "generate", "--session-id", "s1"]).well().out, extract);
+    assert!(scratch.run(&["summary", "presets"]).well().out.contains("claude-summary"));
+    assert_eq!(scratch.run(&["summary", "generate", "--conversation", "none"]).status, 9);
+    // A repository's own file starts nothing.
+    scratch.write("project-config.json", "{\"summary\":{\"enabled\":true,\"command\":\"touch bad\"}}");
+    scratch.run(&["summary", "generate", "--session-id", "s2"]).well();
+    assert!(!scratch.path("bad").exists());
+}
+
+#[test]
+fn settings_are_set_reset_and_shown_with_their_origin() {
+    let scratch = told();
+    let setting = |field: &str| {
+        let shown = scratch.run(&["config", "show", "--json"]).json();
+        let settings = shown["settings"].as_array().unwrap().clone();
+        let found = settings.into_iter().find(|setting| setting["field"] == field).unwrap();
+        (found["value"].clone(), found["origin"].as_str().unwrap().to_owned())
+    };
+    assert_eq!(setting("notes.push"), (json!(false), "default".to_owned()));
+    scratch.run(&["config", "set", "notes.push", "enable"]).well();
+    assert_eq!(setting("notes.push"), (json!(true), "project".to_owned()));
+    scratch.run(&["config", "set", "summary.timeout-seconds", "5"]).well();
+    assert_eq!(setting("summary.timeout-seconds").0, 5);
+    scratch.run(&["config", "set", "global.auth-token", "at_hidden"]).well();
+    let shown =
+        scratch.run(&["config", "show", "--json"]).well().out + &scratch.run(&["config", "show"]).well().out;
+    assert!(!shown.contains("at_hidden") && shown.contains("(set)"), "{shown}");
+    assert_eq!(setting("global.auth-token").1, "global");
+    for bad in [["notes.push", "perhaps"], ["no.such", "1"], ["summary.timeout-seconds", "0"]] {
+        assert_eq!(scratch.run(&["config", "set", bad[0], bad[1]]).status, 2, "{bad:?}");
+    }
+    assert_ne!(scratch.run(&["config", "set", "remote.default", "nowhere"]).status, 0);
+    scratch.run(&["config", "reset", "notes", "--yes"]).well();
+    scratch.run(&["config", "reset", "global.auth-token"]).well();
+    assert_eq!(setting("notes.push").1, "default");
+    assert_eq!(setting("global.auth-token").1, "default");
+    assert_eq!(setting("summary.timeout-seconds").1, "project");
+    // What is not ours in the files stays.
+    let id = scratch.run(&["projects", "--json"]).json()["id"].as_str().unwrap().to_owned();
+    let file = scratch.outside("home").join(".agent-trace/projects").join(&id).join("project-config.json");
+    std::fs::write(&file, "{\"theirs\":1,\"notes\":{\"other\":2}}").unwrap();
+    scratch.run(&["config", "set", "notes.enabled", "off"]).well();
+    scratch.run(&["config", "reset", "notes"]).well();
+    let kept: Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
+    assert_eq!(kept, json!({"theirs": 1, "notes": {"other": 2}}));
+    assert!(scratch.run(&["projects", "show", &id[..10]]).well().out.contains(&id));
+    assert_eq!(scratch.run(&["projects", "show", "at-nothing"]).status, 9);
+}
+
+#[test]
+fn a_repository_is_adopted_and_then_known_by_its_id() {
+    let scratch = told();
+    scratch.git(&["remote", "add", "origin", "https://user:hidden@host/o/p"]);
+    let known = scratch.run(&["adopt", "--json"]).json();
+    let id = known["id"].as_str().unwrap();
+    assert_eq!(known["canonical_root"], scratch.repository.to_str().unwrap());
+    assert_eq!(known["origin_url"], "https://host/o/p");
+    assert_eq!(known["first_commit_sha"].as_str().unwrap().len(), 40);
+    let outside = scratch.outside("home");
+    let again = scratch.run_in(&outside, &["adopt", scratch.repository.to_str().unwrap()]).well().out;
+    assert_eq!(again.trim(), id);
+    let blame = scratch.run_in(&outside, &["blame", "--json", "a.py", "-p", id]).json();
+    assert_eq!(blame["lines_ai"], 4);
+    let registry = std::fs::read_to_string(outside.join(".agent-trace/projects.json")).unwrap();
+    assert!(!registry.contains("hidden") && registry.contains("\"version\": 2"), "{registry}");
+    assert_eq!(scratch.run(&["adopt", "no/such/place"]).status, 9);
+    assert_eq!(scratch.run_in(&outside, &["adopt"]).status, 2);
 }

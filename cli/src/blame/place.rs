@@ -12,7 +12,7 @@ use serde::Deserialize;
 
 use crate::git::process::Git;
 use crate::report::Failure;
-use crate::settings::Settings;
+use crate::settings::{self, Settings};
 
 /// What agent-trace-cli writes down of all projects, at most.
 const REGISTRY_BYTES_MAX: u64 = 64 << 20;
@@ -64,7 +64,10 @@ pub(crate) fn locate(
         directory = above.to_owned();
     }
     let rest = absolute.strip_prefix(&directory).unwrap_or(file).to_owned();
-    let spot = in_work_tree(&directory, &rest).or_else(|failure| bare(&directory, &rest).ok_or(failure))?;
+    let spot = match given(settings, &absolute) {
+        Some(spot) => spot,
+        None => in_work_tree(&directory, &rest).or_else(|failure| bare(&directory, &rest).ok_or(failure))?,
+    };
     if metadata.is_none() && revision.is_none() && spot.root.is_some() {
         let message = format!("there is no file `{}`", file.display());
         return Err(Failure::new(
@@ -74,6 +77,25 @@ pub(crate) fn locate(
         ));
     }
     Ok(spot)
+}
+
+/// The repository that the surroundings name, if the file lies in its work tree: without a word of where that is, git
+/// takes the working directory for it.
+fn given(settings: &Settings, absolute: &Path) -> Option<Spot> {
+    if !settings::git_dir_is_given() {
+        return None;
+    }
+    let here = in_work_tree(&settings.directory, Path::new("")).ok()?;
+    let mut plain = PathBuf::new();
+    for part in absolute.components() {
+        match part {
+            Component::ParentDir => drop(plain.pop()),
+            Component::CurDir => {}
+            part => plain.push(part),
+        }
+    }
+    let path = plain.strip_prefix(here.root.as_ref()?).ok()?.as_os_str().to_owned();
+    Some(Spot { path, ..here })
 }
 
 fn in_work_tree(directory: &Path, rest: &Path) -> Result<Spot, Failure> {

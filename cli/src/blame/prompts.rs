@@ -57,11 +57,14 @@ impl Said {
     }
 }
 
+/// A conversation and a session, as far as they are known.
+type Key = (Option<String>, Option<String>);
+
 /// A reader of transcripts, each once.
 pub(crate) struct Conversations<'a> {
     store: &'a Store,
     snapshot: &'a Snapshot,
-    held: HashMap<(Option<String>, Option<String>), Rc<Vec<Held>>>,
+    held: HashMap<Key, Rc<Vec<Held>>>,
     read: HashMap<ObjectId, Rc<Transcript>>,
     summaries: HashMap<String, Option<String>>,
 }

@@ -45,7 +45,13 @@ pub(super) fn run(context: &Context, args: &args::Blame) -> Result<Done, Failure
     let annotated = asked.finish(&store, &mut known)?;
     let ui = &context.ui;
     if args.porcelain || args.line_porcelain {
-        ui.bytes(&porcelain::encode(&annotated, args.line_porcelain))?;
+        let bytes = porcelain::encode(&annotated, args.line_porcelain);
+        if ui.out_is_terminal() {
+            // Nobody parses it there.
+            ui.bytes(sanitize::block(&String::from_utf8_lossy(&bytes)).as_bytes())?;
+        } else {
+            ui.bytes(&bytes)?;
+        }
         return Ok(required(context, args, &annotated));
     }
     let forced = args.prompts || range.is_some();

@@ -25,6 +25,9 @@ A remote is a folder (`file:///path`) or a project of a service (`https://host/o
 `https://host/at/org/project`). Where a command is given none, it takes the only one, else the one of `remote default`, else
 `origin`.
 
+On a terminal `blame`, `context` and `search` answer through a pager: `$AGENT_TRACE_PAGER`, else `$PAGER`, else `less` (with
+`LESS=FRX` where `LESS` is not set); an empty one or `cat` is none.
+
 Times (`--since`, `--until`) are RFC 3339, a date, or counted back from now: `45min`, `12h`, `30d`, `2w`. A date is its
 local midnight, for `--until` the end of that day; a time without an offset is local.
 ";
@@ -52,7 +55,7 @@ fn section(page: &mut String, command: &Command, path: &str) {
             continue;
         }
         let path = format!("{path} {}", subcommand.get_name());
-        if subcommand.has_subcommands() {
+        if subcommand.has_subcommands() && subcommand.is_subcommand_required_set() {
             section(page, subcommand, &path);
             continue;
         }
@@ -67,6 +70,7 @@ fn section(page: &mut String, command: &Command, path: &str) {
         for arg in own {
             option(page, arg);
         }
+        section(page, subcommand, &path);
     }
 }
 

@@ -8,6 +8,7 @@ mod cat;
 mod compact;
 mod commit;
 mod completions;
+mod config;
 mod context;
 mod doctor;
 mod help_page;
@@ -20,16 +21,19 @@ mod log;
 mod man;
 mod notes;
 mod project;
+mod projects;
 mod pull;
 mod push;
 mod reindex;
 mod remote;
+mod rule;
 mod search;
 mod serve;
 mod show;
 mod stats;
 mod status;
 mod survey;
+mod summary;
 mod sync;
 mod tour;
 mod verify;
@@ -170,6 +174,11 @@ pub(crate) fn run(context: &Context, command: &Command) -> Result<Done, Failure>
         Command::RewriteLedger => link::rewrite(context),
         Command::Link(args) => link::link(context, args),
         Command::Notes(args) => notes::run(context, args),
+        Command::Rule(args) => rule::run(context, args),
+        Command::Summary(args) => summary::run(context, args),
+        Command::Config(args) => config::run(context, args),
+        Command::Projects { command } => projects::run(context, command.as_ref()),
+        Command::Adopt { path } => projects::adopt(context, path.as_deref()),
         Command::Remote(args) => remote::run(context, args),
         Command::Project(args) => project::run(context, args),
         Command::Push(args) => push::run(context, args),

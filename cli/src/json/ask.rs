@@ -1,12 +1,17 @@
-//! What `blame`, `context` and `search` print. The members of agent-trace-cli 0.1.3 keep their names; ours stand after.
+//! What `blame`, `context`, `search` and those that go with them print. The members of agent-trace-cli 0.1.3 keep their names; ours stand after.
 
 use std::collections::BTreeMap;
 
 use serde::Serialize;
+use serde_json::{Map, Value};
 
 pub(crate) const BLAME: &str = "agent-trace/blame/1";
 pub(crate) const CONTEXT: &str = "agent-trace/context/1";
 pub(crate) const SEARCH: &str = "agent-trace/search/1";
+pub(crate) const CONFIG: &str = "agent-trace/config/1";
+pub(crate) const PROJECTS: &str = "agent-trace/projects/1";
+pub(crate) const RULE: &str = "agent-trace/rule/1";
+pub(crate) const SUMMARY: &str = "agent-trace/summary/1";
 
 /// `blame`
 #[derive(Serialize)]
@@ -203,4 +208,86 @@ pub(crate) struct SearchHit<'a> {
     pub(crate) prompt: Option<String>,
     /// Where its line starts in the transcript.
     pub(crate) offset: u64,
+}
+
+/// `rule`
+#[derive(Serialize)]
+pub(crate) struct Rule {
+    pub(crate) schema: &'static str,
+    pub(crate) rule: &'static str,
+    pub(crate) text: &'static str,
+    pub(crate) tools: Vec<RuleFile>,
+}
+
+/// Where a rule lies for one agent.
+#[derive(Serialize)]
+pub(crate) struct RuleFile {
+    pub(crate) tool: &'static str,
+    pub(crate) path: String,
+    pub(crate) written: bool,
+}
+
+/// `summary`
+#[derive(Serialize)]
+pub(crate) struct Summary {
+    pub(crate) schema: &'static str,
+    /// The command that makes summaries; none where they are extracts.
+    pub(crate) command: Option<String>,
+    pub(crate) timeout_seconds: u64,
+    pub(crate) summaries: Vec<SummaryOf>,
+}
+
+/// The summary of one conversation.
+#[derive(Serialize)]
+pub(crate) struct SummaryOf {
+    pub(crate) conversation_id: String,
+    pub(crate) summary: Option<String>,
+}
+
+/// `config`
+#[derive(Serialize)]
+pub(crate) struct Config {
+    pub(crate) schema: &'static str,
+    pub(crate) global: ConfigGlobal,
+    pub(crate) project: Option<ConfigProject>,
+    pub(crate) settings: Vec<Setting>,
+}
+
+/// The user's file.
+#[derive(Serialize)]
+pub(crate) struct ConfigGlobal {
+    pub(crate) config: Map<String, Value>,
+}
+
+/// The project's files.
+#[derive(Serialize)]
+pub(crate) struct ConfigProject {
+    pub(crate) id: Option<String>,
+    pub(crate) data_dir: String,
+    pub(crate) config: Map<String, Value>,
+    pub(crate) remotes: Map<String, Value>,
+}
+
+/// One setting.
+#[derive(Serialize)]
+pub(crate) struct Setting {
+    pub(crate) field: &'static str,
+    pub(crate) value: Value,
+    /// `default`, `project` or `global`.
+    pub(crate) origin: &'static str,
+    pub(crate) default: Value,
+}
+
+/// `projects`: one line for each project.
+#[derive(Serialize)]
+pub(crate) struct KnownProject {
+    pub(crate) schema: &'static str,
+    pub(crate) id: String,
+    pub(crate) data_dir: String,
+    pub(crate) has_store: bool,
+    pub(crate) canonical_root: Option<String>,
+    pub(crate) known_roots: Vec<String>,
+    pub(crate) origin_url: Option<String>,
+    pub(crate) first_commit_sha: Option<String>,
+    pub(crate) created_at: Option<String>,
 }

@@ -302,10 +302,9 @@ fn instant(time: &RawValue) -> Option<Timestamp> {
 
 /// Whether a person has typed it; agents put notes of their own in the user's mouth.
 fn is_prompt(text: &str) -> bool {
-    const NOTES: [&str; 11] = [
+    const NOTES: [&str; 10] = [
         "<local-command",
         "<command-name>",
-        "<command-message>",
         "<system-reminder>",
         "<environment_context>",
         "<user_instructions>",
@@ -319,9 +318,18 @@ fn is_prompt(text: &str) -> bool {
     !text.is_empty() && !NOTES.iter().any(|note| text.starts_with(note))
 }
 
-/// A prompt without the tags that Cursor puts around it.
+/// A prompt without the tags that Cursor puts around it, and Claude Code around a command that it is.
 fn unwrapped(text: &str) -> String {
-    let inner = text.split_once("<user_query>").map(|(_, rest)| rest);
-    let inner = inner.and_then(|rest| rest.split_once("</user_query>")).map(|(query, _)| query);
-    inner.unwrap_or(text).trim().to_owned()
+    let between = |start: &str, end: &str| {
+        let (_, rest) = text.split_once(start)?;
+        rest.split_once(end).map(|(inner, _)| inner.trim())
+    };
+    // A command of Claude Code's own starts with its name.
+    if text.trim_start().starts_with("<command-message>")
+        && let Some(name) = between("<command-name>", "</command-name>")
+    {
+        let args = between("<command-args>", "</command-args>").unwrap_or_default();
+        return format!("{name} {args}").trim().to_owned();
+    }
+    between("<user_query>", "</user_query>").unwrap_or(text).trim().to_owned()
 }

@@ -1,3 +1,5 @@
+use agent_trace_store::env::os_env;
+
 use super::*;
 
 fn check(text: &str, expected: &[(&str, &str, Option<&str>, Option<&str>)]) {
@@ -129,6 +131,20 @@ fn gemini_in_one_value_and_in_lines() {
 }
 
 #[test]
+fn a_command_that_stands_for_a_prompt_is_one() {
+    let own = "<command-name>/exit</command-name>\\n<command-message>exit</command-message>";
+    let said = "<command-message>review</command-message>\\n<command-name>/review</command-name>\\n<command-args>all of it</command-args>";
+    let line = |text: &str| format!("{{\"type\":\"user\",\"message\":{{\"content\":\"{text}\"}}}}");
+    check(
+        &[line(own), line(said)].join("\n"),
+        &[
+            ("other", own.replace("\\n", "\n").as_str(), None, None),
+            ("user", "/review all of it", None, None),
+        ],
+    );
+}
+
+#[test]
 fn what_is_said_again_later_is_said() {
     let user = r#"{"type":"user","message":{"content":"go on"}}"#;
     let agent = r#"{"type":"assistant","message":{"content":"Done."}}"#;
@@ -172,7 +188,7 @@ fn real_transcripts_say_something() {
         if path.file_name().unwrap() == "manifest.jsonl" {
             continue;
         }
-        let bytes = std::fs::read(&path).unwrap();
+        let bytes = agent_trace_store::layout::read_small(&os_env(), &path, 1 << 30).unwrap();
         let turns: Vec<Turn> = turns(&bytes).collect();
         if !turns.iter().any(|turn| turn.role == Role::User) {
             silent.push(path);
