@@ -55,25 +55,30 @@ fn of_session(path: &Path) -> Result<Vec<Thread>> {
         }
         let Ok(value) = serde_json::from_slice::<Value>(&line) else { continue };
         let result = &value["toolUseResult"];
-        let (Some(file), Some(original)) = (result["filePath"].as_str(), result["originalFile"].as_str()) else {
+        let (Some(file), Some(original)) = (result["filePath"].as_str(), result["originalFile"].as_str())
+        else {
             continue;
         };
-        let edit = match (result["oldString"].as_str(), result["newString"].as_str(), result["content"].as_str()) {
-            (Some(old), Some(new), _) if !old.is_empty() => Edit::Replace {
-                old: old.to_owned(),
-                new: new.to_owned(),
-                all: result["replaceAll"].as_bool().unwrap_or(false),
-            },
-            (None, _, Some(content)) => Edit::Write(content.to_owned()),
-            _ => continue,
-        };
+        let edit =
+            match (result["oldString"].as_str(), result["newString"].as_str(), result["content"].as_str()) {
+                (Some(old), Some(new), _) if !old.is_empty() => Edit::Replace {
+                    old: old.to_owned(),
+                    new: new.to_owned(),
+                    all: result["replaceAll"].as_bool().unwrap_or(false),
+                },
+                (None, _, Some(content)) => Edit::Write(content.to_owned()),
+                _ => continue,
+            };
         let name = file.rsplit('/').next().unwrap_or(file).to_owned();
         let is_plain = |text: &str| !text.contains(['\r', '\0']);
         if !is_plain(original) || !original.ends_with('\n') {
             continue;
         }
         let thread = by_file.entry(file.to_owned());
-        thread.or_insert_with(|| Thread { name, start: original.to_owned(), edits: Vec::new() }).edits.push(edit);
+        thread
+            .or_insert_with(|| Thread { name, start: original.to_owned(), edits: Vec::new() })
+            .edits
+            .push(edit);
     }
     let threads = by_file.into_values().filter(|thread| LINES.contains(&thread.start.lines().count()));
     Ok(threads.filter(|thread| thread.edits.len() >= 2).collect())

@@ -149,7 +149,7 @@ fn one(
 
 /// A file as it was before a session, in the repository.
 fn pen(world: &mut World, threads: &[Thread], name: &str) -> Result<Pen> {
-    let at = world.rng.below(threads.len() as u64) as usize;
+    let at = world.pick(threads.len());
     let thread = threads.get(at).ok_or("no edits in the corpus")?;
     let file = format!("pkg/{name}_{}", thread.name);
     world.human_file(&file, &thread.start)?;
@@ -222,7 +222,9 @@ impl Ours {
     fn said(&self, file: &str) -> Result<HashSet<usize>> {
         let mut blame = Command::new("git");
         blame.current_dir(&self.real).env("GIT_CONFIG_GLOBAL", "/dev/null");
-        let printed = blame.args(["-c", "core.quotePath=false", "blame", "--line-porcelain", "HEAD", "--", file]).output()?;
+        let printed = blame
+            .args(["-c", "core.quotePath=false", "blame", "--line-porcelain", "HEAD", "--", file])
+            .output()?;
         let printed = String::from_utf8_lossy(&printed.stdout).into_owned();
         let mut said = HashSet::new();
         let (mut commit, mut original, mut line) = (String::new(), 0, 0);
@@ -281,7 +283,10 @@ fn print(report: &mut Report, rows: &[(&str, Row)], has_peer: bool) {
     print_row("**all**", &all, has_peer);
     println!();
     if all.given_up > 0 {
-        report.text(&format!("{} histories were given up, since git did not end alike with and without numbers.", all.given_up));
+        report.text(&format!(
+            "{} histories were given up, since git did not end alike with and without numbers.",
+            all.given_up
+        ));
     }
     report.at_least("precision", all.ours.precision(), PRECISION);
     report.at_least("recall", all.ours.recall(), RECALL);
@@ -294,7 +299,13 @@ fn print(report: &mut Report, rows: &[(&str, Row)], has_peer: bool) {
 
 fn print_row(name: &str, row: &Row, has_peer: bool) {
     let Row { cases, ours, peer, .. } = row;
-    print!("| {name} | {cases} | {} | {} | {:.4} | {:.4} |", ours.lines, ours.agents, ours.precision(), ours.recall());
+    print!(
+        "| {name} | {cases} | {} | {} | {:.4} | {:.4} |",
+        ours.lines,
+        ours.agents,
+        ours.precision(),
+        ours.recall()
+    );
     if has_peer {
         print!(" {:.4} | {:.4} |", peer.precision(), peer.recall());
     }

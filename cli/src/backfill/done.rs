@@ -17,7 +17,12 @@ const RACY_MICROS: i64 = 2_000_000;
 const PENDING: &[u8] = b"backfill-pending";
 
 /// Which files are to be read.
-pub(super) fn fresh(store: &Store, candidates: &[Candidate], since: Option<Timestamp>, mode: &[u8]) -> Result<Vec<bool>> {
+pub(super) fn fresh(
+    store: &Store,
+    candidates: &[Candidate],
+    since: Option<Timestamp>,
+    mode: &[u8],
+) -> Result<Vec<bool>> {
     let known = store.index().read(|view| {
         let look_up = |candidate: &Candidate| -> Result<bool> {
             let row = view.side(&key(&candidate.path, mode))?;

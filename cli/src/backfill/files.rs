@@ -47,7 +47,8 @@ impl History {
 
     fn line(&self, name: &str) -> Vec<(i64, String)> {
         let Ok(commit) = commits::resolve(&self.git, name) else { return Vec::new() };
-        let printed = self.git.ask(&["log", "--first-parent", "--format=%ct %H", &commit]).unwrap_or_default();
+        let printed =
+            self.git.ask(&["log", "--first-parent", "--format=%ct %H", &commit]).unwrap_or_default();
         let text = String::from_utf8_lossy(&printed);
         let split = text.lines().filter_map(|line| line.split_once(' '));
         split.filter_map(|(time, commit)| Some((time.parse().ok()?, commit.to_owned()))).collect()

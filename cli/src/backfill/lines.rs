@@ -32,7 +32,12 @@ pub(super) fn each(
             buffer.resize(kept + wanted, 0);
         }
         let count = match file.read_at(&mut buffer[kept..kept + wanted], at) {
-            Ok(0) => return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "it became shorter while it was read")),
+            Ok(0) => {
+                return Err(io::Error::new(
+                    io::ErrorKind::UnexpectedEof,
+                    "it became shorter while it was read",
+                ));
+            }
             Ok(count) => count,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
             Err(error) => return Err(error),

@@ -25,8 +25,8 @@ use agent_trace_store::{Store, Timestamp};
 
 use crate::capture::adapters::Agent;
 
-pub(crate) use places::Homes;
 pub(crate) use done::{pending, set_pending};
+pub(crate) use places::Homes;
 pub(crate) use work::run;
 
 /// What to bring in, and how.

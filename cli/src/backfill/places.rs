@@ -193,7 +193,10 @@ impl Walk<'_> {
         let data = homes.data.clone().or_else(|| homes.home.as_ref().map(|home| home.join(".local/share")));
         let Some(path) = data.map(|data| data.join("opencode/opencode.db")) else { return };
         if self.env.fs.metadata(&path).is_ok() {
-            self.skip(&path, "sessions of OpenCode in a database cannot be read; only those in files".to_owned());
+            self.skip(
+                &path,
+                "sessions of OpenCode in a database cannot be read; only those in files".to_owned(),
+            );
         }
     }
 

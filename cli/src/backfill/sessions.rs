@@ -164,7 +164,8 @@ fn root(
     let inside = glance.folders.iter().find_map(|folder| tree.around(folder, &glance.paths));
     let by_hash = || {
         let hash = glance.folder_hash.as_ref()?;
-        let same = |root: &&PathBuf| encode_hex(&Sha256::digest(root.as_os_str().as_encoded_bytes())) == *hash;
+        let same =
+            |root: &&PathBuf| encode_hex(&Sha256::digest(root.as_os_str().as_encoded_bytes())) == *hash;
         tree.roots().iter().find(same).cloned()
     };
     if let Some(root) = inside.or_else(by_hash).or_else(|| by_cursor(tree, candidate, glance)) {
@@ -179,8 +180,12 @@ fn root(
     match best {
         Some((root, _)) if candidate.is_given => Some(root),
         // Of all sessions on a machine only those whose place is gone and whose files are mostly ours.
-        Some((root, score)) if score * 2 > glance.paths.len() && env.fs.metadata(&root).is_err() => Some(root),
-        None if candidate.is_given => glance.folders.iter().min_by_key(|folder| folder.as_os_str().len()).cloned(),
+        Some((root, score)) if score * 2 > glance.paths.len() && env.fs.metadata(&root).is_err() => {
+            Some(root)
+        }
+        None if candidate.is_given => {
+            glance.folders.iter().min_by_key(|folder| folder.as_os_str().len()).cloned()
+        }
         _ => None,
     }
 }
@@ -264,9 +269,10 @@ fn keep_longest(env: &Env, candidates: &[Candidate], session: &mut Session) {
     let mut files = std::mem::take(&mut session.read);
     files.sort_by_key(|number| (std::cmp::Reverse(candidates[*number].metadata.bytes), *number));
     for number in files {
-        let is_covered = session.read.iter().any(|longer| {
-            begins(env, &candidates[*longer].path, &candidates[number]).unwrap_or(false)
-        });
+        let is_covered = session
+            .read
+            .iter()
+            .any(|longer| begins(env, &candidates[*longer].path, &candidates[number]).unwrap_or(false));
         if is_covered { &mut session.covered } else { &mut session.read }.push(number);
     }
 }

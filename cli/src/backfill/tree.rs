@@ -73,16 +73,15 @@ impl<'a> Tree<'a> {
 
     fn score(&self, folder: &Path, paths: &[PathBuf]) -> usize {
         let names = self.names();
-        paths
-            .iter()
-            .filter(|path| path.strip_prefix(folder).is_ok_and(|name| names.contains(name)))
-            .count()
+        paths.iter().filter(|path| path.strip_prefix(folder).is_ok_and(|name| names.contains(name))).count()
     }
 
     /// The files of the newest commit.
     fn names(&self) -> &HashSet<PathBuf> {
         self.names.get_or_init(|| {
-            let listed = self.git.and_then(|git| git.ask(&["ls-tree", "-r", "-z", "--name-only", "--full-tree", "HEAD"]).ok());
+            let listed = self
+                .git
+                .and_then(|git| git.ask(&["ls-tree", "-r", "-z", "--name-only", "--full-tree", "HEAD"]).ok());
             let listed = listed.unwrap_or_default();
             let names = listed.split(|byte| *byte == 0).filter(|name| !name.is_empty());
             names.map(|name| PathBuf::from(OsStr::from_bytes(name))).collect()

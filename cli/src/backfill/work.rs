@@ -74,7 +74,8 @@ pub(crate) fn run(place: &Place<'_>, options: &Options, progress: &dyn Progress)
         let mut settled = Vec::new();
         for (session, outcome) in portion.iter().zip(read) {
             if outcome.skipped.is_empty() {
-                settled.extend(session.read.iter().chain(&session.covered).map(|file| &found.candidates[*file]));
+                settled
+                    .extend(session.read.iter().chain(&session.covered).map(|file| &found.candidates[*file]));
             }
             taking.take(session, outcome, options.dry_run, &mut report)?;
         }
@@ -155,7 +156,8 @@ impl Work<'_> {
 
     fn read(&self, session: &Session) -> Outcome {
         let mut outcome = Outcome::default();
-        let mut taker = Taker { work: self, session, files: Files::default(), seen: HashSet::new(), sequence: 0 };
+        let mut taker =
+            Taker { work: self, session, files: Files::default(), seen: HashSet::new(), sequence: 0 };
         // The shorter ones come first: what was rewritten later is the longer.
         for file in session.read.iter().rev() {
             let candidate = &self.candidates[*file];
@@ -186,7 +188,9 @@ impl Work<'_> {
         let is_value = reader.is_whole() && candidate.path.extension().is_none_or(|ending| ending != "jsonl");
         if is_value || (reader.is_whole() && is_over_many_lines(&*file)?) {
             if bytes > VALUE_BYTES_MAX {
-                return Err(std::io::Error::other(format!("expected at most {VALUE_BYTES_MAX} bytes, found {bytes}")));
+                return Err(std::io::Error::other(format!(
+                    "expected at most {VALUE_BYTES_MAX} bytes, found {bytes}"
+                )));
             }
             let whole = crate::capture::repository::read(&*file, 0, bytes)?;
             reader.line(&whole, bytes, &mut told);
@@ -251,7 +255,13 @@ impl Taker<'_> {
         }
     }
 
-    fn trace(&mut self, call: Done, sequence: u64, candidate: &Candidate, outcome: &mut Outcome) -> Result<()> {
+    fn trace(
+        &mut self,
+        call: Done,
+        sequence: u64,
+        candidate: &Candidate,
+        outcome: &mut Outcome,
+    ) -> Result<()> {
         let agent = self.session.agent.name();
         let session = call.session.clone().unwrap_or_else(|| self.session.session.clone());
         let id = trace::trace_id(agent, &session, call.tool_use.as_deref(), "PostToolUse", &call.payload);
@@ -274,7 +284,8 @@ impl Taker<'_> {
             () if files.is_empty() => &mut outcome.calls.outside,
             () if self.work.options.since.is_some_and(|since| time < since) => &mut outcome.calls.old,
             () => {
-                let resolved: Vec<_> = files.into_iter().map(|(name, edit)| (name, edit::resolve(&edit))).collect();
+                let resolved: Vec<_> =
+                    files.into_iter().map(|(name, edit)| (name, edit::resolve(&edit))).collect();
                 let is_empty = resolved.iter().all(|(_, resolved)| resolved.hunks.is_empty());
                 outcome.calls.without_lines += u64::from(is_empty);
                 let call = Call {
@@ -322,10 +333,14 @@ impl<'a> Taking<'a> {
 
     fn take(&mut self, session: &Session, outcome: Outcome, dry: bool, report: &mut Report) -> Result<()> {
         let held = self.held(session)?;
+        // Calls of Cursor have no ids here, so those that a hook has told of cannot be recognised one by one.
+        let is_captured = session.agent == Agent::Cursor
+            && !held.is_empty()
+            && !outcome.traces.iter().any(|(record, _)| held.contains(&record.id));
         let mut calls = outcome.calls;
         for (record, time) in outcome.traces {
             report.first = Some(report.first.map_or(time, |first| first.min(time)));
-            if held.contains(&record.id) || !self.seen.insert(short(&record)) {
+            if is_captured || held.contains(&record.id) || !self.seen.insert(short(&record)) {
                 calls.known += 1;
                 continue;
             }
@@ -345,11 +360,8 @@ impl<'a> Taking<'a> {
         if !self.has_traces {
             return Ok(HashSet::new());
         }
-        let query = Query {
-            kind: Some(Kind::TRACE),
-            session: Some(session.session.clone()),
-            ..Query::default()
-        };
+        let query =
+            Query { kind: Some(Kind::TRACE), session: Some(session.session.clone()), ..Query::default() };
         let held = question::list(self.store, self.snapshot, &query)?;
         Ok(held.into_iter().map(|found| found.event.fact.key).collect())
     }
@@ -370,5 +382,7 @@ impl<'a> Taking<'a> {
 
 /// What a call is known by, whichever session repeats it.
 fn short(record: &TraceRecord) -> u128 {
-    u128::from_be_bytes(*blake3::hash(record.id.as_bytes()).as_bytes().first_chunk().expect("a hash is longer"))
+    u128::from_be_bytes(
+        *blake3::hash(record.id.as_bytes()).as_bytes().first_chunk().expect("a hash is longer"),
+    )
 }

@@ -97,7 +97,10 @@ pub(crate) fn text(value: &RawValue) -> Option<String> {
 
 /// A name as it is compared: lower case, without separators.
 pub(crate) fn plain(name: &str) -> String {
-    name.chars().filter(|letter| !matches!(letter, '_' | '-' | '.' | ' ')).flat_map(char::to_lowercase).collect()
+    name.chars()
+        .filter(|letter| !matches!(letter, '_' | '-' | '.' | ' '))
+        .flat_map(char::to_lowercase)
+        .collect()
 }
 
 struct Members<'m, 'a>(&'m mut Vec<(String, &'a RawValue)>);
@@ -271,10 +274,29 @@ pub(crate) fn is_writing(tool: &str) -> bool {
     let tool = plain(tool.rsplit("functions.").next().unwrap_or(tool));
     matches!(
         tool.as_str(),
-        "write" | "edit" | "multiedit" | "notebookedit" | "applypatch" | "writefile" | "replace" | "create"
-            | "strreplace" | "strreplaceeditor" | "strreplacebasededittool" | "insert" | "patch" | "editfile"
-            | "createfile" | "searchreplace" | "delete" | "deletefile" | "replacestringinfile"
-            | "multireplacestringinfile" | "inserteditintofile" | "editnotebook" | "writetofile"
+        "write"
+            | "edit"
+            | "multiedit"
+            | "notebookedit"
+            | "applypatch"
+            | "writefile"
+            | "replace"
+            | "create"
+            | "strreplace"
+            | "strreplaceeditor"
+            | "strreplacebasededittool"
+            | "insert"
+            | "patch"
+            | "editfile"
+            | "createfile"
+            | "searchreplace"
+            | "delete"
+            | "deletefile"
+            | "replacestringinfile"
+            | "multireplacestringinfile"
+            | "inserteditintofile"
+            | "editnotebook"
+            | "writetofile"
     )
 }
 
@@ -348,7 +370,8 @@ mod tests {
 
     #[test]
     fn both_spellings_are_one_and_the_last_of_two_counts() {
-        let object = Object::read(r#"{"toolName":"a","tool_name":"b","x":null,"n":12,"f":true,"l":[1,{"a":2}]}"#);
+        let object =
+            Object::read(r#"{"toolName":"a","tool_name":"b","x":null,"n":12,"f":true,"l":[1,{"a":2}]}"#);
         assert_eq!((object.text("toolname").as_deref(), object.has("x")), (Some("b"), false));
         assert_eq!((object.number("n"), object.flag("f"), object.items("l").len()), (Some("12"), true, 2));
         assert!(object.is_complete);
@@ -392,7 +415,10 @@ mod tests {
             let paths = edited_paths(&object, &event_name(&object, ""));
             assert_eq!(paths, expected.iter().map(PathBuf::from).collect::<Vec<_>>(), "{payload}");
         };
-        check(r#"{"hook_event_name":"PostToolUse","tool_name":"Write","tool_input":{"file_path":"/a"}}"#, &["/a"]);
+        check(
+            r#"{"hook_event_name":"PostToolUse","tool_name":"Write","tool_input":{"file_path":"/a"}}"#,
+            &["/a"],
+        );
         check(r#"{"hook_event_name":"PostToolUse","tool_name":"Read","tool_input":{"file_path":"/a"}}"#, &[]);
         check(r#"{"hook_event_name":"Stop","tool_name":"Write","tool_input":{"file_path":"/a"}}"#, &[]);
         check(r#"{"toolName":"edit","toolArgs":"{\"path\":\"b\"}"}"#, &["b"]);

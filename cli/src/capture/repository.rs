@@ -259,7 +259,9 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let root = directory.path();
         for count in [1usize, 2, 3, 100, 2_000] {
-            for header in ["# pack-refs with: peeled fully-peeled sorted \n", "# pack-refs with: peeled\n", ""] {
+            for header in
+                ["# pack-refs with: peeled fully-peeled sorted \n", "# pack-refs with: peeled\n", ""]
+            {
                 let mut text = header.to_owned();
                 for number in 0..count {
                     text.push_str(&format!("{number:040x} refs/heads/n{number:05}\n"));

@@ -123,7 +123,9 @@ fn is_well(item: &Object<'_>) -> bool {
             return success == "true";
         }
         let metadata = output.nested("metadata");
-        if let Some(code) = metadata.as_deref().map(Object::read).and_then(|it| it.number("exitcode").map(str::to_owned)) {
+        if let Some(code) =
+            metadata.as_deref().map(Object::read).and_then(|it| it.number("exitcode").map(str::to_owned))
+        {
             return code == "0";
         }
     }

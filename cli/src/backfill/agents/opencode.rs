@@ -38,7 +38,8 @@ pub(in super::super) fn read(env: &Env, file: &Path, told: &mut Told) -> std::io
                 _ => continue,
             }
             let Some(input) = state.raw("input") else { continue };
-            let metadata = state.raw("metadata").map(|metadata| format!("{{\"metadata\":{}}}", metadata.get()));
+            let metadata =
+                state.raw("metadata").map(|metadata| format!("{{\"metadata\":{}}}", metadata.get()));
             let when = state.nested("time");
             told.done.push(Done {
                 edits: edits(Agent::OpenCode, &tool, input.get(), metadata.as_deref()),

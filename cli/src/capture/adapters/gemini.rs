@@ -6,7 +6,13 @@ use crate::capture::payload::{self, Object};
 pub(super) fn is_known_by(object: &Object<'_>) -> bool {
     let event = payload::plain(&object.text("hookeventname").unwrap_or_default());
     let own = [
-        "beforetool", "aftertool", "beforeagent", "afteragent", "beforemodel", "aftermodel", "precompress",
+        "beforetool",
+        "aftertool",
+        "beforeagent",
+        "afteragent",
+        "beforemodel",
+        "aftermodel",
+        "precompress",
         "beforetoolselection",
     ];
     own.contains(&event.as_str()) || super::transcript_has(object, &["/.gemini/"])
