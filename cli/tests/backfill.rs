@@ -233,6 +233,9 @@ fn sessions_elsewhere_are_left_alone_unless_they_are_named() {
         (Some(1), Some(0)),
         "{answer}"
     );
+    age(&place);
+    assert_eq!(world.json(&["backfill"])["elsewhere"], 1);
+    assert_eq!(world.json(&["backfill"])["unchanged"], 1, "it is not looked at again");
     let named = world.json(&["backfill", "--project", place.to_str().unwrap()]);
     assert_eq!(named["edits"]["added"], 4, "{named}");
     assert_eq!(world.traces()[0]["files"][0]["path"], MAIN);
