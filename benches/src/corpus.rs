@@ -42,6 +42,14 @@ pub(crate) fn run(options: &Options, report: &mut Report) -> Result<()> {
     jobs.extend(peers.iter().map(peers::Peer::again));
     if let Some(ours) = &ours {
         jobs.push(ours.job("ours, compact", &["compact", "--yes"]));
+        let filled = ours.other("backfilled");
+        let (before, now, dir) = (filled.clone(), filled.clone(), corpus.clone());
+        jobs.push(
+            measure::Job::new("ours, backfill", move |_| Ok(vec![backfill(&now, &dir)]))
+                .prepare(move |_| before.init()),
+        );
+        let dir = corpus.clone();
+        jobs.push(measure::Job::new("ours, backfill again", move |_| Ok(vec![backfill(&filled, &dir)])));
     }
     let all = measure::alternate(&mut jobs, options.runs(), &work);
     report.table(&all);
@@ -65,10 +73,20 @@ pub(crate) fn run(options: &Options, report: &mut Report) -> Result<()> {
     let (again, restic) =
         (named(&all, "ours, again").wall().median, named(&all, "restic, again").wall().median);
     report.at_most("wall of import again / of restic again", ratio(again, restic), 0.2);
+    let rate = megabytes_number(bytes) / named(&all, "ours, backfill").wall().median;
+    report.at_least("MB/s of backfill", rate, 100.0);
+    report.at_most("seconds of backfill again", named(&all, "ours, backfill again").wall().median, 1.0);
     let (again, restic) =
         (named(&all, "ours, again").cpu().median, named(&all, "restic, again").cpu().median);
     report.at_most("CPU of import again / of restic again", ratio(again, restic), 0.2);
     Ok(())
+}
+
+/// Everything of the sessions, which were in checkouts of other people.
+fn backfill(ours: &Ours, dir: &Path) -> std::process::Command {
+    let mut command = ours.command(["backfill", "--project", "--since", "2025-01-01"]);
+    command.arg(dir);
+    command
 }
 
 /// A folder with the first few snapshots and their lines of the manifest.

@@ -204,7 +204,7 @@ type Section = fn(&Options, &mut Report) -> Result<()>;
 
 /// Runs the sections asked for; one that cannot go on does not stop the next.
 fn measured(work: &Work, options: &Options, report: &mut Report) {
-    let sections: [(&str, Section); 8] = [
+    let sections: [(&str, Section); 9] = [
         ("corpus", corpus::run),
         ("records", records::run),
         ("questions", questions::run),

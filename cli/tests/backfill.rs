@@ -159,7 +159,8 @@ fn a_session_of_claude_code_becomes_traces_and_is_linked() {
             trace["files"][0]["conversations"][0]["contributor"]["model_id"],
             "anthropic/claude-opus-4-5-20251101"
         );
-        assert!(!ranges(trace).is_empty(), "{trace}");
+        let hunks = trace["metadata"]["agent_trace"]["files"][0]["hunks"].as_array().unwrap();
+        assert!(hunks.iter().all(|hunk| hunk["old_start"].is_u64()), "{trace}");
         assert!(!trace.to_string().contains(world.repository.to_str().unwrap()), "no absolute path");
     }
     let ledger: Value = serde_json::from_str(&{
@@ -232,6 +233,9 @@ fn sessions_elsewhere_are_left_alone_unless_they_are_named() {
         (Some(1), Some(0)),
         "{answer}"
     );
+    age(&place);
+    assert_eq!(world.json(&["backfill"])["elsewhere"], 1);
+    assert_eq!(world.json(&["backfill"])["unchanged"], 1, "it is not looked at again");
     let named = world.json(&["backfill", "--project", place.to_str().unwrap()]);
     assert_eq!(named["edits"]["added"], 4, "{named}");
     assert_eq!(world.traces()[0]["files"][0]["path"], MAIN);
@@ -286,12 +290,11 @@ fn bad_input_is_listed_and_the_rest_is_taken() {
     let folder = world.root.path().join("states");
     let text = world.claude();
     let mut lines: Vec<&str> = text.split_inclusive('\n').collect();
-    // The first call of the session that was carried out.
-    let call = lines
-        .iter()
-        .position(|line| line.contains("toolu_") && line.contains("\"tool_use\"") && line.contains("main.go"))
-        .unwrap();
-    let broken = format!("{}\n", &lines[call][..lines[call].len() - 20]);
+    // A call that was carried out.
+    let is_call = |line: &&str| line.contains("\"name\":\"Edit\"") && line.contains("main.go");
+    let call = lines.iter().position(is_call).unwrap();
+    let end = lines[call].find("\"input\"").unwrap() + 20;
+    let broken = format!("{}\n", &lines[call][..end]);
     lines[call] = &broken;
     world.write(&folder.join("broken.jsonl"), &lines.concat());
     world.write(&folder.join("other.json"), "{\"not\": \"a session\"}");

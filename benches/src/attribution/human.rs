@@ -30,7 +30,7 @@ pub(super) fn something(world: &mut World, file: &str) -> Result<()> {
         }
         7 => copy(world, &mut lines),
         _ => {
-            let text = COMMON[world.rng.below(COMMON.len() as u64) as usize];
+            let text = COMMON[world.pick(COMMON.len())];
             let at = place(world, &lines);
             let line = world.typed(text);
             lines.insert(at, line);
@@ -40,12 +40,12 @@ pub(super) fn something(world: &mut World, file: &str) -> Result<()> {
 }
 
 fn place(world: &mut World, lines: &[Line]) -> usize {
-    world.rng.below(lines.len() as u64) as usize
+    world.pick(lines.len())
 }
 
-fn block(world: &mut World, lines: &[Line], most: u64) -> (usize, usize) {
-    let length = (1 + world.rng.below(most) as usize).min(lines.len() / 2);
-    (world.rng.below((lines.len() - length) as u64) as usize, length)
+fn block(world: &mut World, lines: &[Line], most: usize) -> (usize, usize) {
+    let length = (1 + world.pick(most)).min(lines.len() / 2);
+    (world.pick(lines.len() - length), length)
 }
 
 /// Changes the words of a line, one of the agent's if there is one and it is wanted.
@@ -53,7 +53,7 @@ fn retype(world: &mut World, lines: &mut [Line], of_agent: bool) {
     let told = |line: &&mut Line| line.text.chars().filter(|letter| letter.is_alphanumeric()).count() > 3;
     let wanted: Vec<usize> =
         (0..lines.len()).filter(|at| !of_agent || world.is_agents(&lines[*at])).collect();
-    let Some(at) = wanted.get(world.rng.below(wanted.len() as u64) as usize).copied() else { return };
+    let Some(at) = wanted.get(world.pick(wanted.len())).copied() else { return };
     let Some(line) = lines.get_mut(at).filter(|line| told(line)) else { return };
     let number = world.rng.below(1000);
     let text = match world.rng.below(3) {
@@ -79,7 +79,7 @@ fn function(world: &mut World, lines: &mut Vec<Line>) {
         "}".to_owned(),
     ];
     let ends: Vec<usize> = (0..lines.len()).filter(|at| lines[*at].text == "}").map(|at| at + 1).collect();
-    let at = match ends.get(world.rng.below(ends.len() as u64) as usize) {
+    let at = match ends.get(world.pick(ends.len())) {
         Some(at) => *at,
         None => place(world, lines),
     };
@@ -109,7 +109,7 @@ fn indent(world: &mut World, lines: &mut [Line]) {
 fn copy(world: &mut World, lines: &mut Vec<Line>) {
     let common: Vec<usize> =
         (0..lines.len()).filter(|at| COMMON.contains(&lines[*at].text.as_str())).collect();
-    let (start, length) = match common.get(world.rng.below(common.len() as u64) as usize) {
+    let (start, length) = match common.get(world.pick(common.len())) {
         Some(at) if world.rng.below(4) > 0 => (*at, 1),
         _ => block(world, lines, 6),
     };

@@ -149,7 +149,7 @@ fn one(
 
 /// A file as it was before a session, in the repository.
 fn pen(world: &mut World, threads: &[Thread], name: &str) -> Result<Pen> {
-    let at = world.rng.below(threads.len() as u64) as usize;
+    let at = world.pick(threads.len());
     let thread = threads.get(at).ok_or("no edits in the corpus")?;
     let file = format!("pkg/{name}_{}", thread.name);
     world.human_file(&file, &thread.start)?;

@@ -4,7 +4,7 @@
 //! who wrote it is known by its number. Where the two come to different texts, the case is given up: nobody could say
 //! then whose a line is.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -14,6 +14,11 @@ use serde_json::json;
 use super::edits::Edit;
 use crate::report::Result;
 use crate::words::Rng;
+
+/// When every history begins.
+const START_SECONDS: i64 = 1_770_000_000;
+/// How long one thing takes.
+const STEP_SECONDS: i64 = 45;
 
 /// A line that knows which it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,6 +45,8 @@ pub(super) struct World {
     pub(super) transcript: String,
     session: String,
     calls: u64,
+    /// Seconds; people and agents take their time, and the benchmark does not.
+    clock: std::cell::Cell<i64>,
 }
 
 impl World {
@@ -57,6 +64,7 @@ impl World {
             transcript: String::new(),
             session,
             calls: 0,
+            clock: std::cell::Cell::new(START_SECONDS),
         };
         for directory in world.places() {
             std::fs::create_dir_all(&directory)?;
@@ -85,6 +93,7 @@ impl World {
     /// The same with variables; says whether it succeeded.
     pub(super) fn git_with(&self, args: &[&str], variables: &[(&str, &str)]) -> Result<bool> {
         let mut done = Vec::new();
+        self.clock.set(self.clock.get() + STEP_SECONDS);
         for directory in self.places() {
             let mut command = self.command("git", &directory);
             command.args(args).envs(variables.iter().copied());
@@ -112,6 +121,7 @@ impl World {
             command
                 .env(format!("GIT_{role}_NAME"), "bench")
                 .env(format!("GIT_{role}_EMAIL"), "bench@localhost");
+            command.env(format!("GIT_{role}_DATE"), format!("{} +0000", self.clock.get()));
         }
         if let Some((peer, place)) = &self.peer
             && peer == directory
@@ -138,6 +148,11 @@ impl World {
             return Err(format!("`{file}` differs from its shadow").into());
         }
         Ok(lines)
+    }
+
+    /// A number below another; 0 where there is none.
+    pub(super) fn pick(&mut self, bound: usize) -> usize {
+        usize::try_from(self.rng.below(bound as u64)).unwrap_or_default()
     }
 
     /// Whose a line is.
@@ -191,7 +206,7 @@ impl World {
             return Ok(false);
         }
         let texts: Vec<&str> = after.lines().collect();
-        let pairs = common(&before, &texts);
+        let pairs = common(self.real.parent().unwrap_or(&self.real), &original, &after)?;
         let mut lines = Vec::with_capacity(texts.len());
         for (text, pair) in texts.iter().zip(pairs) {
             lines.push(match pair {
@@ -212,7 +227,8 @@ impl World {
     fn tell(&mut self, file: &str, edit: &Edit, original: Option<String>) -> Result<()> {
         self.calls += 1;
         let id = format!("toolu_{}_{}", &self.session[24..], self.calls);
-        let now = jiff::Timestamp::now().to_string();
+        self.clock.set(self.clock.get() + STEP_SECONDS);
+        let now = jiff::Timestamp::from_second(self.clock.get())?.to_string();
         let of = |root: &Path| {
             let path = root.join(file).display().to_string();
             match edit {
@@ -251,6 +267,7 @@ impl World {
             let mut child = peer_command(place, directory).arg("record").stdin(Stdio::piped()).spawn()?;
             child.stdin.take().ok_or("no pipe")?.write_all(payload.to_string().as_bytes())?;
             child.wait()?;
+            set_time(place, &now)?;
         }
         Ok(())
     }
@@ -261,6 +278,22 @@ impl World {
         let listed = list.args(["-c", "core.quotePath=false", "ls-files"]).output()?;
         Ok(String::from_utf8(listed.stdout)?.lines().map(str::to_owned).collect())
     }
+}
+
+/// The peer takes the time from the clock; its newest trace gets the one of the case.
+fn set_time(place: &PeerPlace, now: &str) -> Result<()> {
+    for project in std::fs::read_dir(place.home.join("projects"))? {
+        let path = project?.path().join("traces.jsonl");
+        let Ok(text) = std::fs::read_to_string(&path) else { continue };
+        let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
+        if let Some(last) = lines.last_mut() {
+            let mut trace: serde_json::Value = serde_json::from_str(last)?;
+            trace["timestamp"] = json!(now);
+            *last = trace.to_string();
+        }
+        std::fs::write(&path, lines.join("\n") + "\n")?;
+    }
+    Ok(())
 }
 
 pub(super) fn peer_command(place: &PeerPlace, directory: &Path) -> Command {
@@ -279,56 +312,45 @@ pub(super) fn join(lines: &[Line]) -> String {
     lines.iter().map(|line| format!("{}\n", line.text)).collect()
 }
 
-/// For each new line the line before that it is, by a longest common subsequence after what is the same at both ends.
-fn common(before: &[Line], after: &[&str]) -> Vec<Option<usize>> {
-    let top = before.iter().zip(after).take_while(|(one, two)| one.text == **two).count();
-    let most = before.len().min(after.len()) - top;
-    let ends = before.iter().rev().zip(after.iter().rev()).take(most);
-    let bottom = ends.take_while(|(one, two)| one.text == **two).count();
-    let mut pairs = vec![None; after.len()];
-    for at in 0..top {
-        pairs[at] = Some(at);
-    }
-    for at in 0..bottom {
-        pairs[after.len() - 1 - at] = Some(before.len() - 1 - at);
-    }
-    let (old, new) = (&before[top..before.len() - bottom], &after[top..after.len() - bottom]);
-    if old.len().saturating_mul(new.len()) > 4_000_000 {
-        let mut places: HashMap<&str, Vec<usize>> = HashMap::new();
-        for (at, line) in old.iter().enumerate() {
-            places.entry(&line.text).or_default().push(at);
+/// For each line after an edit the line before that it is, as git has it: which of two equal lines is the new one is a
+/// matter of convention, and the convention is git's.
+fn common(folder: &Path, before: &str, after: &str) -> Result<Vec<Option<usize>>> {
+    let (one, two) = (folder.join("before"), folder.join("after"));
+    std::fs::write(&one, before)?;
+    std::fs::write(&two, after)?;
+    let mut diff = Command::new("git");
+    diff.args(["diff", "--no-index", "--no-color", "-U0"])
+        .arg(&one)
+        .arg(&two)
+        .env("GIT_CONFIG_GLOBAL", "/dev/null");
+    let printed = diff.output()?.stdout;
+    let mut pairs = vec![None; after.lines().count()];
+    let (mut old, mut new) = (0, 0);
+    let heads = String::from_utf8_lossy(&printed).into_owned();
+    for head in heads.lines().filter_map(|line| line.strip_prefix("@@ -")) {
+        let (from, rest) = head.split_once(" +").ok_or("a hunk without a second side")?;
+        let (start, length) = range(from)?;
+        let (start_new, length_new) = range(rest.split(' ').next().unwrap_or_default())?;
+        // A side without lines names the line before it.
+        let start = if length == 0 { start } else { start - 1 };
+        while old < start {
+            pairs[new] = Some(old);
+            (old, new) = (old + 1, new + 1);
         }
-        let mut least = 0;
-        for (at, text) in new.iter().enumerate() {
-            let place = places.get(text).and_then(|all| all.iter().find(|place| **place >= least));
-            if let Some(place) = place {
-                pairs[top + at] = Some(top + place);
-                least = place + 1;
-            }
-        }
-        return pairs;
+        let start_new = if length_new == 0 { start_new } else { start_new - 1 };
+        (old, new) = (start + length, start_new + length_new);
     }
-    let width = new.len() + 1;
-    let mut longest = vec![0u32; (old.len() + 1) * width];
-    for i in (0..old.len()).rev() {
-        for j in (0..new.len()).rev() {
-            longest[i * width + j] = if old[i].text == new[j] {
-                longest[(i + 1) * width + j + 1] + 1
-            } else {
-                longest[(i + 1) * width + j].max(longest[i * width + j + 1])
-            };
-        }
+    while new < pairs.len() {
+        pairs[new] = Some(old);
+        (old, new) = (old + 1, new + 1);
     }
-    let (mut i, mut j) = (0, 0);
-    while i < old.len() && j < new.len() {
-        if old[i].text == new[j] && longest[i * width + j] == longest[(i + 1) * width + j + 1] + 1 {
-            pairs[top + j] = Some(top + i);
-            (i, j) = (i + 1, j + 1);
-        } else if longest[(i + 1) * width + j] >= longest[i * width + j + 1] {
-            i += 1;
-        } else {
-            j += 1;
-        }
+    Ok(pairs)
+}
+
+/// `12` or `12,3`.
+fn range(text: &str) -> Result<(usize, usize)> {
+    match text.split_once(',') {
+        Some((start, length)) => Ok((start.parse()?, length.parse()?)),
+        None => Ok((text.parse()?, 1)),
     }
-    pairs
 }

@@ -66,3 +66,69 @@ pub(super) fn each(
     }
     Ok(read)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Bytes that are read a few at a time.
+    struct Drops(Vec<u8>);
+
+    impl File for Drops {
+        fn len(&self) -> io::Result<u64> {
+            Ok(self.0.len() as u64)
+        }
+
+        fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+            let rest = &self.0[usize::try_from(offset).unwrap()..];
+            let count = rest.len().min(buffer.len()).min(if self.0.len() > 4096 { PIECE_BYTES } else { 3 });
+            buffer[..count].copy_from_slice(&rest[..count]);
+            Ok(count)
+        }
+
+        fn write_at(&self, _bytes: &[u8], _offset: u64) -> io::Result<usize> {
+            Err(io::ErrorKind::Unsupported.into())
+        }
+
+        fn set_len(&self, _bytes: u64) -> io::Result<()> {
+            Err(io::ErrorKind::Unsupported.into())
+        }
+
+        fn sync(&self) -> io::Result<()> {
+            Err(io::ErrorKind::Unsupported.into())
+        }
+    }
+
+    fn read(bytes: &[u8]) -> (Vec<(u64, u64, Vec<u8>)>, Read) {
+        let mut lines = Vec::new();
+        let mut take = |number, behind, line: &[u8]| lines.push((number, behind, line.to_vec()));
+        let read = each(&Drops(bytes.to_vec()), bytes.len() as u64, &mut Vec::new(), &mut take).unwrap();
+        (lines, read)
+    }
+
+    #[test]
+    fn lines_come_whole_however_they_are_read() {
+        let line = |number, behind, text: &str| (number, behind, text.as_bytes().to_vec());
+        assert_eq!(read(b"").0, []);
+        assert_eq!(read(b"\n").0, [line(1, 1, "")]);
+        assert_eq!(read(b"abcdefgh\n\nij").0, [line(1, 9, "abcdefgh"), line(2, 10, ""), line(3, 12, "ij")]);
+        assert_eq!(read(b"abcdef\nghijkl\n").0, [line(1, 7, "abcdef"), line(2, 14, "ghijkl")]);
+    }
+
+    #[test]
+    fn a_line_that_is_too_long_is_passed_over_and_counted() {
+        let mut bytes = b"one\n".to_vec();
+        bytes.resize(LINE_BYTES_MAX + 2 * PIECE_BYTES, b'x');
+        bytes.extend_from_slice(b"\nthree\n");
+        let (lines, read) = read(&bytes);
+        let numbers: Vec<(u64, usize)> =
+            lines.iter().map(|(number, _, line)| (*number, line.len())).collect();
+        assert_eq!((numbers, read.too_long), (vec![(1, 3), (3, 5)], 1));
+    }
+
+    #[test]
+    fn a_file_that_becomes_shorter_is_an_error() {
+        let result = each(&Drops(b"abc".to_vec()), 5, &mut Vec::new(), &mut |_, _, _| ());
+        assert_eq!(result.unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
+    }
+}

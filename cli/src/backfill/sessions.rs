@@ -56,7 +56,8 @@ impl Session {
 #[derive(Default)]
 pub(super) struct Chosen {
     pub(super) sessions: Vec<Session>,
-    pub(super) elsewhere: u64,
+    /// The files of sessions of other places, by number.
+    pub(super) elsewhere: Vec<usize>,
     pub(super) old: u64,
     pub(super) skipped: Vec<Skipped>,
 }
@@ -109,7 +110,7 @@ pub(super) fn choose(
             continue;
         };
         let Some(root) = root(env, tree, options, candidate, &glance) else {
-            chosen.elsewhere += 1;
+            chosen.elsewhere.push(number);
             continue;
         };
         if options.since.is_some_and(|since| glance.last.unwrap_or(candidate.metadata.modified) < since) {

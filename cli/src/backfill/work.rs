@@ -35,7 +35,8 @@ pub(crate) fn run(place: &Place<'_>, options: &Options, progress: &dyn Progress)
     let (store, env) = (place.store, place.store.env());
     let began = env.clock.now();
     let found = places::find(env, place.homes, options);
-    let mode = mode(options);
+    let tree = Tree::of(place.git);
+    let mode = mode(options, &tree);
     let fresh = done::fresh(store, &found.candidates, options.since, &mode)?;
     let mut report = Report {
         files: found.candidates.len() as u64,
@@ -47,9 +48,8 @@ pub(crate) fn run(place: &Place<'_>, options: &Options, progress: &dyn Progress)
     if !fresh.contains(&true) {
         return Ok(report);
     }
-    let tree = Tree::of(place.git);
     let chosen = sessions::choose(env, &tree, options, &found.candidates, &fresh);
-    (report.elsewhere, report.skipped_since) = (chosen.elsewhere, chosen.old);
+    (report.elsewhere, report.skipped_since) = (chosen.elsewhere.len() as u64, chosen.old);
     report.skipped.extend(chosen.skipped);
     for session in &chosen.sessions {
         report.sessions += 1;
@@ -84,14 +84,23 @@ pub(crate) fn run(place: &Place<'_>, options: &Options, progress: &dyn Progress)
             done::note(store, &settled, options.since, &mode, began)?;
         }
     }
+    if !options.dry_run {
+        let elsewhere: Vec<&Candidate> =
+            chosen.elsewhere.iter().map(|file| &found.candidates[*file]).collect();
+        done::note(store, &elsewhere, options.since, &mode, began)?;
+    }
     progress.finish();
     report.skipped.sort();
     Ok(report)
 }
 
 /// What the choice of sessions depends on, besides the files.
-fn mode(options: &Options) -> Vec<u8> {
-    vec![u8::from(options.project)]
+fn mode(options: &Options, tree: &Tree<'_>) -> Vec<u8> {
+    let mut hasher = blake3::Hasher::new();
+    for root in tree.roots() {
+        hasher.update(root.as_os_str().as_encoded_bytes()).update(b"\0");
+    }
+    [&[u8::from(options.project)], hasher.finalize().as_bytes().as_slice()].concat()
 }
 
 fn portions<'s>(work: &Work<'_>, sessions: &'s [Session]) -> Vec<&'s [Session]> {
@@ -333,10 +342,14 @@ impl<'a> Taking<'a> {
 
     fn take(&mut self, session: &Session, outcome: Outcome, dry: bool, report: &mut Report) -> Result<()> {
         let held = self.held(session)?;
+        // Calls of Cursor have no ids here, so those that a hook has told of cannot be recognised one by one.
+        let is_captured = session.agent == Agent::Cursor
+            && !held.is_empty()
+            && !outcome.traces.iter().any(|(record, _)| held.contains(&record.id));
         let mut calls = outcome.calls;
         for (record, time) in outcome.traces {
             report.first = Some(report.first.map_or(time, |first| first.min(time)));
-            if held.contains(&record.id) || !self.seen.insert(short(&record)) {
+            if is_captured || held.contains(&record.id) || !self.seen.insert(short(&record)) {
                 calls.known += 1;
                 continue;
             }

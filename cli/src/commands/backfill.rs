@@ -75,7 +75,7 @@ fn agent(name: &str) -> Result<Agent, Failure> {
 fn link(store: &Store, git: &Git, from: Timestamp) -> Result<Commits, Failure> {
     let mut commits = Commits::default();
     let since = format!("--since={}", reaches_back(from).micros().div_euclid(1_000_000));
-    let mut names = vec![since.as_str(), "--branches", "--remotes"];
+    let mut names = vec![since.as_str(), "--branches", "--remotes", "--reflog"];
     // There is no HEAD before the first commit.
     if commits::resolve(git, "HEAD").is_ok() {
         names.push("HEAD");

@@ -106,7 +106,8 @@ fn chosen(git: &Git, args: &args::Link, since: Option<Timestamp>) -> Result<Vec<
             return Err(Error::invalid(format!("cannot read range `{range}`: expected commits")).into());
         }
         Some(range) => list.push(range),
-        None => list.extend(["--branches", "--remotes", "HEAD"]),
+        // Commits that were rewritten say whose the lines of those in their place are, as long as git remembers them.
+        None => list.extend(["--branches", "--remotes", "--reflog", "HEAD"]),
     }
     Ok(commits::list(git, &list)?)
 }

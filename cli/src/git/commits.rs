@@ -73,13 +73,13 @@ impl Commit {
 
 /// The instant in the line of an author or committer.
 fn seconds(line: &str) -> Option<Timestamp> {
-    let seconds: i64 = line.rsplitn(3, ' ').nth(1)?.parse().ok()?;
+    let seconds: i64 = line.rsplit(' ').nth(1)?.parse().ok()?;
     Some(Timestamp::from_micros(seconds.saturating_mul(1_000_000)))
 }
 
-/// Ids of commits, parents before children; `args` are those of `git rev-list`.
+/// Ids of commits, parents before children and otherwise by time; `args` are those of `git rev-list`.
 pub(crate) fn list(git: &Git, args: &[&str]) -> Result<Vec<String>> {
-    let mut all = vec!["rev-list", "--reverse", "--topo-order"];
+    let mut all = vec!["rev-list", "--reverse", "--date-order"];
     all.extend_from_slice(args);
     let printed = git.ask(&all)?;
     Ok(String::from_utf8_lossy(&printed).lines().map(str::to_owned).collect())

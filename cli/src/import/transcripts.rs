@@ -193,6 +193,10 @@ impl Groups {
     fn add_loose(&mut self, job: &Job<'_>, source: usize, head: Head, stem: String) {
         let found = &job.sources[source];
         let session = head.session.unwrap_or(stem);
+        // What Cursor writes names nobody; only its place says whose it is.
+        let in_cursor = || found.path.components().any(|part| part.as_os_str() == "agent-transcripts");
+        let head =
+            Head { agent: head.agent.or_else(|| in_cursor().then_some("Cursor")), session: None, ..head };
         let conversation = conversation(head.agent, &session, head.part.as_deref());
         let label = found.path.file_name().map(|name| name.to_string_lossy().into_owned());
         let state = State {

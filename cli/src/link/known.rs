@@ -13,6 +13,8 @@ use crate::edit::trace::TraceEdits;
 
 /// The traces of one path that are looked at: the newest.
 const TRACES_MAX: usize = 4096;
+/// Traces whose paths are looked at to find what a file was called before it lost its folder.
+const RECENT_MAX: usize = 512;
 /// The ledgers of one path that are looked at: the newest.
 const LEDGERS_MAX: usize = 256;
 
@@ -23,14 +25,16 @@ pub(crate) struct Known<'a> {
     traces: HashMap<String, Rc<Vec<Rc<TraceEdits>>>>,
     by_commit: HashMap<String, Option<Rc<Ledger>>>,
     by_path: HashMap<String, Rc<Vec<Rc<Ledger>>>>,
+    /// Paths of the newest traces.
+    recent_paths: Option<Vec<String>>,
 }
 
 impl<'a> Known<'a> {
     /// Looks at a store as it is now.
     pub(crate) fn of(store: &'a Store) -> Result<Known<'a>> {
         let snapshot = store.snapshot()?;
-        let (traces, by_commit, by_path) = Default::default();
-        Ok(Known { store, snapshot, traces, by_commit, by_path })
+        let (traces, by_commit, by_path, recent_paths) = Default::default();
+        Ok(Known { store, snapshot, traces, by_commit, by_path, recent_paths })
     }
 
     /// What it looks at.
@@ -66,6 +70,24 @@ impl<'a> Known<'a> {
         }
         let traces = &self.traces[path];
         Ok(traces.iter().filter(|trace| trace.time <= until).cloned().collect())
+    }
+
+    /// Paths of traces that end with a path and a folder before it; only the newest traces are looked at.
+    pub(crate) fn longer_paths(&mut self, path: &str) -> Result<Vec<String>> {
+        if self.recent_paths.is_none() {
+            let query = Query { kind: Some(Kind::TRACE), limit: Some(RECENT_MAX), ..Query::default() };
+            let mut paths = std::collections::BTreeSet::new();
+            for found in question::list(self.store, &self.snapshot, &query)? {
+                if let Ok(trace) = TraceEdits::read(found.record(), &self.store.read(&found.record())?) {
+                    paths.extend(trace.files.into_iter().map(|file| file.path));
+                }
+            }
+            self.recent_paths = Some(paths.into_iter().collect());
+        }
+        let paths = self.recent_paths.iter().flatten();
+        let longer =
+            paths.filter(|longer| longer.strip_suffix(path).is_some_and(|folder| folder.ends_with('/')));
+        Ok(longer.cloned().collect())
     }
 
     /// Whether there is any ledger.

@@ -33,8 +33,9 @@ use ledger::{Attribution, Derived, Evidence, Ledger, LedgerFile};
 
 /// Traces of a file that are replayed; of more, the newest.
 const REPLAYED_MAX: usize = 1024;
-/// A trace may be a little younger than its commit, where clocks differ.
-const CLOCK_MICROS: i64 = 600_000_000;
+/// A trace may be a little younger than its commit: a commit has whole seconds, and a hook tells of an edit after it.
+/// What an agent did later must not count for what was committed before: it may well repeat lines of it.
+const CLOCK_MICROS: i64 = 5_000_000;
 
 /// Who a line is attributed to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -181,6 +182,13 @@ impl<'a> Linker<'a> {
             for path in &paths {
                 traces.extend(self.known.traces(path, until)?.into_iter().map(|trace| (path.clone(), trace)));
             }
+            if traces.is_empty() && change.blob.is_some() {
+                for path in self.former_paths(commit, &spelled(&change.path))? {
+                    let found = self.known.traces(&path, until)?.into_iter();
+                    traces.extend(found.map(|trace| (path.clone(), trace)));
+                    paths.insert(path);
+                }
+            }
             traces.sort_by(|(_, one), (_, two)| {
                 (one.time, &one.session, one.sequence).cmp(&(two.time, &two.session, two.sequence))
             });
@@ -189,6 +197,23 @@ impl<'a> Linker<'a> {
             files.push(File { path: spelled(&change.path), before, paths, after, lines, parents, traces });
         }
         Ok(files)
+    }
+
+    /// Paths under which traces may know a file that was given a new folder, or lost one, throughout the history: those
+    /// that end like its own. A path that is still there is another file.
+    fn former_paths(&mut self, commit: &Commit, path: &str) -> Result<Vec<String>> {
+        let mut former: Vec<String> =
+            path.match_indices('/').map(|(at, _)| path[at + 1..].to_owned()).collect();
+        former.extend(self.known.longer_paths(path)?);
+        let mut gone = Vec::new();
+        for path in former {
+            let is_known = !self.known.traces(&path, commit.committed)?.is_empty();
+            if is_known && matches!(self.objects.read(&format!("{}:{path}", commit.id))?, Object::Missing) {
+                gone.push(path);
+            }
+        }
+        // Of several nobody knows which.
+        Ok(if gone.len() == 1 { gone } else { Vec::new() })
     }
 
     /// The authors of the lines that a commit adds, and how many lines those are.
@@ -381,7 +406,7 @@ fn ranges(lines: &BTreeSet<usize>) -> Vec<std::ops::Range<usize>> {
     let mut ranges: Vec<std::ops::Range<usize>> = Vec::new();
     for line in lines {
         match ranges.last_mut() {
-            Some(last) if *line + 1 <= last.end + 8 => last.end = line + 2,
+            Some(last) if *line < last.end + 8 => last.end = line + 2,
             _ => ranges.push(line + 1..line + 2),
         }
     }

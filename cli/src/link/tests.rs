@@ -1,4 +1,5 @@
 //! Commits of real repositories, with agents' and people's edits, and every way to rewrite history.
+#![allow(clippy::disallowed_methods, reason = "a test's own repositories")]
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -367,4 +368,57 @@ fn windows_line_ends_and_bytes_that_are_no_utf_8() {
     scratch.check("a.txt", "one\r\ntwo\r\nagent says this\r //A\n");
     std::fs::write(scratch.path("b.bin"), [b"\xff\xfe agent\n".as_slice(), &[0; 10]].concat()).unwrap();
     scratch.commit("binary");
+}
+
+#[test]
+fn a_file_in_another_folder_throughout_the_history_is_found() {
+    for (agents, now) in [("main.go", "moved/sub/main.go"), ("old/sub/main.go", "main.go")] {
+        let mut scratch = Scratch::new();
+        scratch.write(now, BASE);
+        scratch.git(&["add", "-A"]);
+        scratch.git(&["commit", "-q", "-m", "base"]);
+        // The trace names the file as it was before the history was written anew.
+        scratch.write(agents, BASE);
+        scratch.agent(agents, "func last()", &format!("{ADDED}func last()"));
+        std::fs::rename(scratch.path(agents), scratch.path(now)).unwrap();
+        scratch.commit("edited");
+        scratch.check(now, EDITED);
+    }
+}
+
+#[test]
+fn a_copy_in_another_folder_is_not_the_agent_s() {
+    let mut scratch = Scratch::new();
+    scratch.write("main.go", BASE);
+    scratch.write("vendor/main.go", BASE);
+    scratch.git(&["add", "-A"]);
+    scratch.git(&["commit", "-q", "-m", "base"]);
+    scratch.agent("main.go", "func last()", &format!("{ADDED}func last()"));
+    let copy = scratch.read("main.go");
+    scratch.write("vendor/main.go", &copy);
+    scratch.commit("copied");
+    scratch.check("main.go", EDITED);
+    assert!(!scratch.shown("vendor/main.go").contains("//A"), "the original is still there");
+}
+
+#[test]
+fn what_an_agent_does_after_a_commit_does_not_count_for_it() {
+    let mut scratch = Scratch::new();
+    // The agent edits two minutes later.
+    let early = "2020-09-13T12:25:00Z";
+    let commit = |scratch: &Scratch, date: &str| {
+        scratch.git(&["add", "-A"]);
+        let script = format!("GIT_COMMITTER_DATE={date} git commit -q -m x --date={date}");
+        scratch.git(&["-c", &format!("alias.at=!{script}"), "at"]);
+    };
+    let test = "func one(t T) {\n\tenv := NewTestEnv(t)\n\tdefer env.Cleanup()\n\tenv.InitRepo()\n}\n";
+    scratch.write("x_test.go", test);
+    commit(&scratch, early);
+    scratch.agent("x_test.go", "func one", &format!("{}\nfunc one", test.replace("one", "two")));
+    commit(&scratch, "2021-01-01T00:00:00Z");
+    scratch.link_all();
+    let shown = scratch.shown("x_test.go");
+    let (two, one) = shown.split_at(shown.find("func one").unwrap());
+    assert!(two.contains("NewTestEnv(t) //A"), "{shown}");
+    assert!(!one.contains("//A"), "{shown}");
 }

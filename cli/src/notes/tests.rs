@@ -1,4 +1,5 @@
 //! Notes of many clones on one remote: none is lost, and nothing of the user's is touched.
+#![allow(clippy::disallowed_methods, reason = "a test's own repositories")]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};

@@ -76,6 +76,9 @@ pub(crate) fn tip(git: &Git, name: &str) -> Result<Option<String>> {
     Ok((output.status.success() && !tip.is_empty()).then_some(tip))
 }
 
+/// Says which notes shall be, by commit, given those that are.
+pub(crate) type Change<'a> = dyn FnMut(&Notes, &mut Objects) -> Result<BTreeMap<String, Vec<u8>>> + 'a;
+
 /// Changes notes: `change` is given what there is and says what shall be, as long as others are faster.
 /// `theirs` becomes a second parent. False where nothing changes.
 pub(crate) fn update(
@@ -84,7 +87,7 @@ pub(crate) fn update(
     name: &str,
     theirs: Option<&str>,
     message: &str,
-    change: &mut dyn FnMut(&Notes, &mut Objects) -> Result<BTreeMap<String, Vec<u8>>>,
+    change: &mut Change<'_>,
 ) -> Result<bool> {
     let mut objects = Objects::open(git)?;
     for tries in 0..TRIES_MAX {

@@ -58,11 +58,7 @@ impl Reader {
                 edits,
                 tool,
                 tool_use: call.text("id"),
-                payload: call
-                    .text("id")
-                    .is_none()
-                    .then(|| input.get().as_bytes().to_vec())
-                    .unwrap_or_default(),
+                payload: if call.has("id") { Vec::new() } else { input.get().as_bytes().to_vec() },
                 session: self.session.clone(),
                 model: message.text("model"),
                 time: time(&call, "timestamp").or_else(|| time(message, "timestamp")),
