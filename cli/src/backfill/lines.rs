@@ -121,7 +121,8 @@ mod tests {
         bytes.resize(LINE_BYTES_MAX + 2 * PIECE_BYTES, b'x');
         bytes.extend_from_slice(b"\nthree\n");
         let (lines, read) = read(&bytes);
-        let numbers: Vec<(u64, usize)> = lines.iter().map(|(number, _, line)| (*number, line.len())).collect();
+        let numbers: Vec<(u64, usize)> =
+            lines.iter().map(|(number, _, line)| (*number, line.len())).collect();
         assert_eq!((numbers, read.too_long), (vec![(1, 3), (3, 5)], 1));
     }
 
