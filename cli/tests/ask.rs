@@ -393,3 +393,30 @@ fn the_repository_that_the_surroundings_name() {
     check("src/deep", &[("GIT_DIR", &git_dir), ("GIT_WORK_TREE", &root)], "../../main.go", "main.go");
     check("src", &[("GIT_DIR", &git_dir), ("GIT_WORK_TREE", &root)], "deep/a.go", "src/deep/a.go");
 }
+
+/// A trace of agent-trace-cli says no more than which lines an agent wrote.
+#[test]
+fn traces_of_another_program_are_attributed_by_their_lines() {
+    let scratch = Scratch::new();
+    scratch.write("a.txt", "one\ntwo\nthree\n");
+    scratch.commit("base");
+    let lines = ["    let value_one = compute(1, 2);", "    let value_two = compute(3, 4);", "}"];
+    let hashes = lines
+        .iter()
+        .enumerate()
+        .map(|(at, line)| json!({"line_offset": at, "hash": format!("sha256:{}", scratch::hash(line))}));
+    let conversation = json!({"contributor": {"type": "ai", "model_id": "m"}, "id": "c1",
+        "ranges": [{"start_line": 2, "end_line": 4, "line_hashes": hashes.collect::<Vec<Value>>()}]});
+    let id = "5ce2bf05-fca1-4d2e-a9b0-000000000001";
+    let trace = support::trace(id, "2026-01-01T00:00:00Z", "a.txt", json!([conversation]));
+    fs::write(scratch.outside("trace.json"), trace.to_string()).unwrap();
+    scratch.run(&["import", scratch.outside("trace.json").to_str().unwrap()]).well();
+    scratch.human("a.txt", "one\n", &format!("one\n{}\n", lines.join("\n")));
+    scratch.human("a.txt", "three\n", "three\n}\n");
+    let expected = format!("one\n{} //A\ntwo\nthree\n}}\n", lines.join(" //A\n"));
+    assert_eq!(scratch.marked("a.txt"), expected);
+    scratch.commit("agent");
+    assert_eq!(scratch.marked("a.txt"), expected);
+    let blame = scratch.run(&["blame", "--json", "a.txt"]).json();
+    assert_eq!(blame["attributions"][0]["how"], "found");
+}

@@ -156,9 +156,10 @@ impl Pool {
         if !wanted[at] {
             return None;
         }
-        let places = index.get(&file.after[at].loose)?;
+        // Of lines of another program's trace only the strict hash is known.
+        let places = [file.after[at].loose, file.after[at].strict].map(|hash| index.get(&hash));
         let mut best: Option<Fit> = None;
-        for (run, run_start) in places {
+        for (run, run_start) in places.into_iter().flatten().flatten() {
             let lines = &self.runs[*run].lines[*run_start..];
             let length = lines
                 .iter()
@@ -166,7 +167,9 @@ impl Pool {
                 .zip(&wanted[at..])
                 .enumerate()
                 .take_while(|(step, (((loose, _), line), wanted))| {
-                    **wanted && *loose == line.loose && !used.contains(&(*run, run_start + step))
+                    **wanted
+                        && [line.loose, line.strict].contains(loose)
+                        && !used.contains(&(*run, run_start + step))
                 })
                 .count();
             let fit = Fit {

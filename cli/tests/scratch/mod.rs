@@ -201,7 +201,8 @@ impl Scratch {
     }
 }
 
-fn hash(line: &str) -> String {
+/// The SHA-256 of a line.
+pub(crate) fn hash(line: &str) -> String {
     Sha256::digest(line).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
