@@ -224,10 +224,12 @@ impl<'a> Linker<'a> {
         sources: &mut Vec<Source>,
     ) -> Result<(u64, Vec<Vec<Option<By>>>)> {
         let mut numbers: HashMap<(String, String), usize> = HashMap::new();
+        // A block may move from one file of the commit to another, so what counts is what all of them add.
+        let telling: HashSet<u64> = files.iter().flat_map(File::added).collect();
         let mut edits: Vec<Vec<(usize, FileEdit)>> = Vec::with_capacity(files.len());
         for file in files {
             let mut own = Vec::new();
-            for (path, trace) in file.replayed() {
+            for (path, trace) in file.replayed(&telling) {
                 for edit in trace.files.iter().filter(|edit| &edit.path == path) {
                     let number = *numbers.entry((trace.id.clone(), path.clone())).or_insert_with(|| {
                         sources.push(Source {
@@ -379,25 +381,36 @@ struct File {
 }
 
 impl File {
-    /// The traces worth replaying: from the first on of which a line is in the file, as many as there may be.
-    fn replayed(&self) -> Vec<&(String, Rc<TraceEdits>)> {
-        let telling: HashSet<u64> = self
-            .lines
-            .iter()
-            .filter(|line| line.weight > 2)
-            .flat_map(|line| [line.strict, line.loose])
-            .collect();
-        let is_there = |(path, trace): &(String, Rc<TraceEdits>)| {
-            let edits = trace.files.iter().filter(|edit| &edit.path == path);
-            let mut lines = edits.flat_map(|edit| &edit.hunks).flat_map(|hunk| &hunk.new);
-            lines.any(|line| telling.contains(&line.hash.short()) || telling.contains(&line.loose))
-        };
-        let is_gone = self.after.is_empty();
-        let Some(first) = self.traces.iter().position(|trace| is_gone || is_there(trace)) else {
-            return Vec::new();
-        };
-        let first = first.max(self.traces.len().saturating_sub(REPLAYED_MAX));
-        self.traces[first..].iter().collect()
+    /// The traces worth replaying, oldest first: those that bring lines which the commit adds, and those whose lines
+    /// they change.
+    fn replayed(&self, added: &HashSet<u64>) -> Vec<&(String, Rc<TraceEdits>)> {
+        let mut wanted = added.clone();
+        let mut replayed = Vec::new();
+        for trace in self.traces.iter().rev() {
+            let hunks = || {
+                let edits = trace.1.files.iter().filter(|edit| edit.path == trace.0);
+                edits.flat_map(|edit| &edit.hunks)
+            };
+            let mut new = hunks().flat_map(|hunk| &hunk.new);
+            if new.any(|line| wanted.contains(&line.hash.short()) || wanted.contains(&line.loose)) {
+                wanted.extend(hunks().flat_map(|hunk| &hunk.old));
+                replayed.push(trace);
+                if replayed.len() == REPLAYED_MAX {
+                    break;
+                }
+            }
+        }
+        replayed.reverse();
+        replayed
+    }
+
+    /// Hashes of the telling lines that are in no parent.
+    fn added(&self) -> impl Iterator<Item = u64> {
+        let change =
+            FileChange { after: self.lines.clone(), parents: self.parents.clone(), edits: Vec::new() };
+        let added = attribution::added(&change);
+        let telling = self.lines.iter().zip(added).filter(|(line, added)| *added && line.weight > 2);
+        telling.flat_map(|(line, _)| [line.strict, line.loose]).collect::<Vec<u64>>().into_iter()
     }
 }
 
