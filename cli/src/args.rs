@@ -249,7 +249,8 @@ pub(crate) struct Log {
 /// `show`
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Show {
-    /// An object id or its beginning, a trace, a conversation, a commit, or the SHA-256 of a transcript
+    /// An object id or its beginning, a trace, a conversation, a commit (also as git names it: HEAD~2), or the SHA-256 of a
+    /// transcript
     #[arg(value_name = "ID")]
     pub(crate) id: String,
     /// Show all versions, not only the one that answers

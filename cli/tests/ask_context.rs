@@ -209,6 +209,7 @@ fn a_commit_is_summed_up_and_lines_are_counted() {
         "{human}"
     );
     assert!(human.contains("asked: write the first function"), "{human}");
+    assert_eq!(scratch.run(&["show", "HEAD"]).well().out, human);
     let stats = scratch.run(&["stats", "--json"]).json();
     let lines = json!({"agent": {"claude-code": 4}, "model": {"anthropic/claude-opus-4": 4}});
     assert_eq!(stats["lines"], lines);

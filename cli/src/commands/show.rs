@@ -4,12 +4,14 @@ use agent_trace_store::json::canonicalize;
 use agent_trace_store::question::Found;
 use agent_trace_store::record::TranscriptRecord;
 use agent_trace_store::store::Snapshot;
-use agent_trace_store::{Kind, ObjectId, Presence, Store};
+use agent_trace_store::{ErrorKind, Kind, ObjectId, Presence, Store};
 use serde_json::value::RawValue;
 
 use super::{Context, commit, head, zone};
 use crate::args;
 use crate::bodies::Holders;
+use crate::git::commits;
+use crate::git::process::Git;
 use crate::json;
 use crate::link::ledger::Ledger;
 use crate::project::Place;
@@ -22,7 +24,7 @@ use crate::ui;
 pub(super) fn run(context: &Context, args: &args::Show) -> Result<Done, Failure> {
     let (place, store) = context.open_current()?;
     let snapshot = store.snapshot()?;
-    match target::find(&store, &snapshot, &args.id)? {
+    match find(context, &store, &snapshot, &args.id)? {
         Target::Object(id) => show_object(context, &store, &id)?,
         Target::Records(records) => {
             let commit = commit_of(&store, &snapshot, &records)?;
@@ -37,6 +39,18 @@ pub(super) fn run(context: &Context, args: &args::Show) -> Result<Done, Failure>
         }
     }
     Ok(Done::Well)
+}
+
+/// What an id stands for; where nothing is called so, what git calls so.
+fn find(context: &Context, store: &Store, snapshot: &Snapshot, id: &str) -> Result<Target, Failure> {
+    let failure = match target::find(store, snapshot, id) {
+        Err(failure) if failure.error.kind() == ErrorKind::NotFound => failure,
+        found => return found,
+    };
+    match commits::resolve(&Git::from(&context.settings.directory), id) {
+        Ok(commit) if commit != id => target::find(store, snapshot, &commit),
+        _ => Err(failure),
+    }
 }
 
 /// What the commit holds, where its ledger is among the records.
