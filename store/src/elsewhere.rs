@@ -9,7 +9,7 @@
 //!
 //! A note never changes; its name is the BLAKE3 of its bytes. It is durable before an event that lists one of its objects
 //! is appended, so an event is never here with neither the object nor a note of it. That an object is here goes before
-//! what a note says: a note that is behind costs a look, and is dropped by [`tidy`]. Takes no lock: notes are only ever
+//! what a note says: a note that is behind costs a look, and is dropped by `tidy`. Takes no lock: notes are only ever
 //! added, and one is removed only after what it says is durable in another, or needs no saying any more.
 
 use std::collections::BTreeMap;
