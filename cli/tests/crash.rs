@@ -39,7 +39,7 @@ const GROUPS: [&[&str]; 8] = [
     &["unlink", "unlinkat"],
     &["mkdir", "mkdirat", "flock"],
 ];
-const POINTS_PER_GROUP: usize = 12;
+const POINTS_PER_GROUP: usize = 8;
 const WORKERS: usize = 2;
 const FAILURES_SHOWN_MAX: usize = 20;
 /// What a test may make in its slot; saved after the preparation and put back before each point.

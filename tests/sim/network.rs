@@ -3,7 +3,7 @@
 
 use agent_trace_store::switches::Fault;
 
-use crate::planted::{LOST, check};
+use crate::planted::{LOST, check, check_from};
 use crate::world::{Plan, run};
 use crate::{SEEDS, alone, number, run_many};
 
@@ -70,7 +70,8 @@ fn events_without_their_objects_are_found() {
 
 #[test]
 fn what_leaves_before_it_is_durable_is_found() {
-    check(
+    check_from(
+        300,
         planted(Fault::SkipSettle),
         &["I2: ", "I3: ", "I4: ", "I6: ", "I8: ", "cannot answer", "is damaged"],
     );
@@ -83,7 +84,7 @@ fn events_that_nobody_signed_are_found_when_receipt_is_not_checked() {
 
 #[test]
 fn recovery_that_cuts_too_much_is_found() {
-    check(planted(Fault::CutMore), &LOST);
+    check_from(250, planted(Fault::CutMore), &LOST);
 }
 
 #[test]
