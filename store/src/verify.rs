@@ -13,9 +13,11 @@ mod tables;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use crate::elsewhere::{self, Elsewhere};
+use crate::env::LockMode;
 use crate::error::Result;
 use crate::id::ObjectId;
-use crate::limits::{VERIFY_AFFECTS_MAX, VERIFY_MISSING_MAX};
+use crate::limits::{LOCK_WAIT_MICROS_MAX, VERIFY_AFFECTS_MAX, VERIFY_MISSING_MAX};
+use crate::lock::lock;
 use crate::progress::Progress;
 use crate::store::Store;
 
@@ -24,7 +26,7 @@ pub use crate::reindex::{ReindexReport, reindex};
 pub(crate) use closure::{Closure, each_events, events_of};
 pub(crate) use indexed::Indexed;
 pub(crate) use logs::held;
-pub(crate) use survey::{Fault, Survey};
+pub(crate) use survey::{Fault, Name, Survey};
 
 /// What was checked, and what is wrong.
 #[derive(Clone, Debug, Default)]
@@ -64,7 +66,8 @@ pub fn verify(store: &Store, progress: &dyn Progress) -> Result<Report> {
     // Before the segments and after them: a note goes once its object has come, and comes before its event.
     let mut notes = elsewhere::look(store.env(), store.dir())?;
     let indexed = Indexed::read(store, &mut problems)?;
-    let surveyed = Surveyed::read(store, &indexed, progress)?;
+    let mut surveyed = Surveyed::read(store, &indexed, progress)?;
+    read_again(store, &indexed, &mut surveyed.surveys, progress)?;
     let surveys = &surveyed.surveys;
     let mut report = Report {
         segments: surveys.len() as u64,
@@ -115,6 +118,35 @@ impl Surveyed {
         progress.finish();
         Ok(Surveyed { surveys, faults })
     }
+}
+
+/// Reads an open segment once more where something was wrong with it, while nobody appends: a process that died while it
+/// wrote leaves a batch that the next one cuts and writes over, perhaps between two looks at the file.
+fn read_again(
+    store: &Store,
+    indexed: &Indexed,
+    surveys: &mut Vec<Survey>,
+    progress: &dyn Progress,
+) -> Result<()> {
+    let is_doubtful =
+        |survey: &Survey| matches!(survey.source.name, Name::Open(_)) && !survey.faults.is_empty();
+    if !surveys.iter().any(is_doubtful) {
+        return Ok(());
+    }
+    // Where the lock cannot be had, what was seen is told.
+    let path = store.dir().join("lock");
+    let Ok(_alone) = lock(store.env(), &path, LockMode::Exclusive, LOCK_WAIT_MICROS_MAX) else {
+        return Ok(());
+    };
+    let (sources, _) = survey::sources(store)?;
+    surveys.retain(|survey| !is_doubtful(survey));
+    let known: Vec<Name> = surveys.iter().map(|survey| survey.source.name).collect();
+    for source in sources.into_iter().filter(|source| !known.contains(&source.name)) {
+        // What is sealed by now has its place in a file of another name.
+        let hint = indexed.hint(source.name);
+        surveys.push(survey::survey(store, source, hint, progress));
+    }
+    Ok(())
 }
 
 /// Problems, and the records that each of them concerns.
