@@ -59,9 +59,11 @@ pub(crate) struct By {
 /// One file that a commit changes.
 pub(crate) struct FileChange<'a> {
     /// Its lines in the commit.
-    pub(crate) after: Vec<Line>,
+    pub(crate) after: &'a [Line],
     /// Its lines in each parent, under the name that it had there; nothing where it was not there.
-    pub(crate) parents: Vec<Vec<Line>>,
+    pub(crate) parents: &'a [Vec<Line>],
+    /// Which of its lines the commit adds, see [`added`].
+    pub(crate) added: &'a [bool],
     /// The edits that may have made it, in order of time, each with its number in the caller's list.
     pub(crate) edits: Vec<(usize, &'a FileEdit)>,
 }
@@ -78,16 +80,15 @@ pub(crate) fn attribute(files: &[FileChange<'_>], priors: &mut Priors<'_>) -> Ve
     let mut authors = Vec::with_capacity(files.len());
     let mut wanted = Vec::with_capacity(files.len());
     for (number, file) in files.iter().enumerate() {
-        let added = added(file);
         let base = file.parents.first().map(Vec::as_slice).unwrap_or_default();
         let mut text = Text::of(base);
         for (source, edit) in &file.edits {
             text.apply(*source, edit);
         }
-        let carried = carry(&text, &file.after, &added);
+        let carried = carry(&text, file.after, file.added);
         pool.add(number, &text, &carried);
         wanted.push(
-            (0..file.after.len()).map(|at| added[at] && carried.by[at].is_none()).collect::<Vec<bool>>(),
+            (0..file.after.len()).map(|at| file.added[at] && carried.by[at].is_none()).collect::<Vec<bool>>(),
         );
         authors.push(carried.by);
     }
@@ -95,12 +96,12 @@ pub(crate) fn attribute(files: &[FileChange<'_>], priors: &mut Priors<'_>) -> Ve
     authors
 }
 
-/// Which lines a commit adds: those that no parent has, as git counts them.
-pub(crate) fn added(file: &FileChange<'_>) -> Vec<bool> {
-    let mut added = vec![true; file.after.len()];
-    for parent in &file.parents {
-        let changes = diff::changes(parent, &file.after, Manner::Git);
-        let pairs = diff::pairs(&changes, parent.len(), file.after.len());
+/// Which lines of a file a commit adds: those that no parent has, as git counts them.
+pub(crate) fn added(after: &[Line], parents: &[Vec<Line>]) -> Vec<bool> {
+    let mut added = vec![true; after.len()];
+    for parent in parents {
+        let changes = diff::changes(parent, after, Manner::Git);
+        let pairs = diff::pairs(&changes, parent.len(), after.len());
         for (added, pair) in added.iter_mut().zip(pairs) {
             *added &= pair.is_none();
         }

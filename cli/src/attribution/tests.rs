@@ -27,11 +27,10 @@ fn check(parent: &str, edits: &[FileEdit], expected: &str) {
 fn check_with(parent: &str, edits: &[FileEdit], expected: &str, priors: &mut Priors<'_>) {
     let after: String =
         expected.lines().map(|line| format!("{}\n", line.strip_suffix(" //A").unwrap_or(line))).collect();
-    let change = FileChange {
-        after: lines(after.as_bytes()),
-        parents: vec![lines(parent.as_bytes())],
-        edits: edits.iter().enumerate().collect(),
-    };
+    let (file, parents) = (lines(after.as_bytes()), [lines(parent.as_bytes())]);
+    let added = added(&file, &parents);
+    let edits = edits.iter().enumerate().collect();
+    let change = FileChange { after: &file, parents: &parents, added: &added, edits };
     let authors = attribute(&[change], priors).remove(0);
     let found: String = after
         .lines()
@@ -90,11 +89,10 @@ fn common_lines_of_a_human_s_own_function_are_not_the_agent_s() {
 fn a_later_edit_takes_over_what_it_changes() {
     let first = "fn a() {\n    x = 1;\n}\n";
     let edits = [edit("", "", first), edit(first, "x = 1", "x = 2")];
-    let change = FileChange {
-        after: lines(b"fn a() {\n    x = 2;\n}\n"),
-        parents: vec![Vec::new()],
-        edits: edits.iter().enumerate().collect(),
-    };
+    let (file, parents) = (lines(b"fn a() {\n    x = 2;\n}\n"), [Vec::new()]);
+    let added = added(&file, &parents);
+    let edits = edits.iter().enumerate().collect();
+    let change = FileChange { after: &file, parents: &parents, added: &added, edits };
     let authors = attribute(&[change], &mut |lines| vec![None; lines.len()]).remove(0);
     let sources: Vec<Option<usize>> = authors.iter().map(|by| by.map(|by| by.source)).collect();
     assert_eq!(sources, [Some(0), Some(1), Some(0)]);

@@ -1,6 +1,6 @@
 //! What the store knows that bears on commits: traces by path, ledgers by commit and by path. Each is read once.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::rc::Rc;
 
 use agent_trace_store::question::{self, Query};
@@ -76,7 +76,7 @@ impl<'a> Known<'a> {
     pub(crate) fn longer_paths(&mut self, path: &str) -> Result<Vec<String>> {
         if self.recent_paths.is_none() {
             let query = Query { kind: Some(Kind::TRACE), limit: Some(RECENT_MAX), ..Query::default() };
-            let mut paths = std::collections::BTreeSet::new();
+            let mut paths = BTreeSet::new();
             for found in question::list(self.store, &self.snapshot, &query)? {
                 if let Ok(trace) = TraceEdits::read(found.record(), &self.store.read(&found.record())?) {
                     paths.extend(trace.files.into_iter().map(|file| file.path));
@@ -88,6 +88,22 @@ impl<'a> Known<'a> {
         let longer =
             paths.filter(|longer| longer.strip_suffix(path).is_some_and(|folder| folder.ends_with('/')));
         Ok(longer.cloned().collect())
+    }
+
+    /// The traces that touched a file under any of its paths until a time, oldest first, each with the path.
+    pub(crate) fn traces_of(
+        &mut self,
+        paths: &BTreeSet<String>,
+        until: Timestamp,
+    ) -> Result<Vec<(String, Rc<TraceEdits>)>> {
+        let mut traces = Vec::new();
+        for path in paths {
+            traces.extend(self.traces(path, until)?.into_iter().map(|trace| (path.clone(), trace)));
+        }
+        traces.sort_by(|(_, one), (_, two)| {
+            (one.time, &one.session, one.sequence).cmp(&(two.time, &two.session, two.sequence))
+        });
+        Ok(traces)
     }
 
     /// Whether there is any ledger.

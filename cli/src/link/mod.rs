@@ -45,6 +45,14 @@ struct Source {
     conversation: Option<String>,
 }
 
+impl Source {
+    /// Who a ledger's run says.
+    fn of(run: &Attribution) -> Option<Source> {
+        let (model, conversation) = (run.model_id.clone(), run.conversation_id.clone());
+        Some(Source { trace: run.trace_id.clone()?, model, conversation })
+    }
+}
+
 /// What linking a commit came to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Linked {
@@ -101,20 +109,18 @@ impl<'a> Linker<'a> {
     /// Links commits; parents come before their children. `each` is told of every one.
     pub(crate) fn link(&mut self, ids: &[String], each: &mut dyn FnMut(&Linked)) -> Result<()> {
         for some in ids.chunks(256) {
-            let present: Vec<String> = {
-                let mut present = Vec::with_capacity(some.len());
-                for id in some {
-                    match Commit::read(&mut self.objects, id)? {
-                        Some(commit) => present.push(commit.id),
-                        None => each(&Linked { commit: id.clone(), is_missing: true, ..Linked::default() }),
-                    }
+            let mut present = Vec::with_capacity(some.len());
+            for id in some {
+                match Commit::read(&mut self.objects, id)? {
+                    Some(commit) => present.push(commit),
+                    None => each(&Linked { commit: id.clone(), is_missing: true, ..Linked::default() }),
                 }
-                present
-            };
-            let changes = commits::changes(&self.git, &present)?;
-            for id in &present {
-                let changed = changes.get(id).map(Vec::as_slice).unwrap_or_default();
-                let linked = self.link_one(id, changed)?;
+            }
+            let ids: Vec<String> = present.iter().map(|commit| commit.id.clone()).collect();
+            let changes = commits::changes(&self.git, &ids)?;
+            for commit in present {
+                let changed = changes.get(&commit.id).map(Vec::as_slice).unwrap_or_default();
+                let linked = self.link_one(commit, changed)?;
                 each(&linked);
             }
             self.intake.append_if_large()?;
@@ -122,10 +128,7 @@ impl<'a> Linker<'a> {
         self.intake.append()
     }
 
-    fn link_one(&mut self, id: &str, changed: &[Changed]) -> Result<Linked> {
-        let Some(commit) = Commit::read(&mut self.objects, id)? else {
-            return Ok(Linked { commit: id.to_owned(), is_missing: true, ..Linked::default() });
-        };
+    fn link_one(&mut self, commit: Commit, changed: &[Changed]) -> Result<Linked> {
         let mut sources: Vec<Source> = Vec::new();
         let files = self.files(&commit, changed)?;
         let (added, authors) = self.authors(&commit, &files, &mut sources)?;
@@ -169,34 +172,29 @@ impl<'a> Linker<'a> {
                 parents.push(match before {
                     Some((path, id)) => {
                         paths.insert(spelled(path));
-                        match self.objects.read(id)? {
-                            Object::Bytes(bytes) if !line::is_binary(&bytes) => line::lines(&bytes),
-                            _ => Vec::new(),
-                        }
+                        self.lines(id)?
                     }
                     None => Vec::new(),
                 });
             }
             let until = commit.committed.plus_micros(CLOCK_MICROS);
-            let mut traces = Vec::new();
-            for path in &paths {
-                traces.extend(self.known.traces(path, until)?.into_iter().map(|trace| (path.clone(), trace)));
-            }
+            let mut traces = self.known.traces_of(&paths, until)?;
             if traces.is_empty() && change.blob.is_some() {
-                for path in self.former_paths(commit, &spelled(&change.path))? {
-                    let found = self.known.traces(&path, until)?.into_iter();
-                    traces.extend(found.map(|trace| (path.clone(), trace)));
-                    paths.insert(path);
-                }
+                paths.extend(self.former_paths(commit, &spelled(&change.path))?);
+                traces = self.known.traces_of(&paths, until)?;
             }
-            traces.sort_by(|(_, one), (_, two)| {
-                (one.time, &one.session, one.sequence).cmp(&(two.time, &two.session, two.sequence))
-            });
-            let lines = line::lines(&after);
             let before = change.before.first().cloned().flatten().map(|(path, _)| path);
-            files.push(File { path: spelled(&change.path), before, paths, after, lines, parents, traces });
+            files.push(File::of(spelled(&change.path), before, paths, after, parents, traces));
         }
         Ok(files)
+    }
+
+    /// The lines of an object that is text; of any other none.
+    fn lines(&mut self, name: &str) -> Result<Vec<Line>> {
+        Ok(match self.objects.read(name)? {
+            Object::Bytes(bytes) if !line::is_binary(&bytes) => line::lines(&bytes),
+            _ => Vec::new(),
+        })
     }
 
     /// Paths under which traces may know a file that was given a new folder, or lost one, throughout the history: those
@@ -225,7 +223,7 @@ impl<'a> Linker<'a> {
     ) -> Result<(u64, Vec<Vec<Option<By>>>)> {
         let mut numbers: HashMap<(String, String), usize> = HashMap::new();
         // A block may move from one file of the commit to another, so what counts is what all of them add.
-        let telling: HashSet<u64> = files.iter().flat_map(File::added).collect();
+        let telling: HashSet<u64> = files.iter().flat_map(File::telling).collect();
         let mut edits: Vec<Vec<(usize, FileEdit)>> = Vec::with_capacity(files.len());
         for file in files {
             let mut own = Vec::new();
@@ -248,12 +246,12 @@ impl<'a> Linker<'a> {
             .iter()
             .zip(&edits)
             .map(|(file, edits)| FileChange {
-                after: file.lines.clone(),
-                parents: file.parents.clone(),
+                after: &file.lines,
+                parents: &file.parents,
+                added: &file.added,
                 edits: edits.iter().map(|(number, edit)| (*number, edit)).collect(),
             })
             .collect();
-        let added: Vec<Vec<bool>> = changes.iter().map(attribution::added).collect();
         let mut failure = None;
         let mut authors = attribution::attribute(&changes, &mut |lines| {
             self.priors(commit, files, lines, sources).unwrap_or_else(|error| {
@@ -265,14 +263,13 @@ impl<'a> Linker<'a> {
             return Err(error);
         }
         for (number, file) in files.iter().enumerate() {
-            let open =
-                (0..file.lines.len()).filter(|at| added[number][*at] && authors[number][*at].is_none());
+            let open = (0..file.lines.len()).filter(|at| file.added[*at] && authors[number][*at].is_none());
             let open: HashSet<usize> = open.collect();
             if !open.is_empty() {
                 self.by_older(commit, file, &open, sources, &mut authors[number])?;
             }
         }
-        let count = added.iter().flatten().filter(|added| **added).count() as u64;
+        let count = files.iter().flat_map(|file| &file.added).filter(|added| **added).count() as u64;
         Ok((count, authors))
     }
 
@@ -301,9 +298,7 @@ impl<'a> Linker<'a> {
                 let Some(run) = ledger.at(&spelled(&blamed.path), blamed.line_original as u64) else {
                     continue;
                 };
-                let Some(trace) = run.trace_id.clone() else { continue };
-                let source =
-                    Source { trace, model: run.model_id.clone(), conversation: run.conversation_id.clone() };
+                let Some(source) = Source::of(run) else { continue };
                 found.insert((number, blamed.line - 1), number_of(sources, source));
             }
         }
@@ -377,10 +372,25 @@ struct File {
     after: Vec<u8>,
     lines: Vec<Line>,
     parents: Vec<Vec<Line>>,
+    /// Which of its lines no parent has.
+    added: Vec<bool>,
     traces: Vec<(String, Rc<TraceEdits>)>,
 }
 
 impl File {
+    fn of(
+        path: String,
+        before: Option<std::ffi::OsString>,
+        paths: BTreeSet<String>,
+        after: Vec<u8>,
+        parents: Vec<Vec<Line>>,
+        traces: Vec<(String, Rc<TraceEdits>)>,
+    ) -> File {
+        let lines = line::lines(&after);
+        let added = attribution::added(&lines, &parents);
+        File { path, before, paths, after, lines, parents, added, traces }
+    }
+
     /// The traces worth replaying, oldest first: those that bring lines which the commit adds, and those whose lines
     /// they change.
     fn replayed(&self, added: &HashSet<u64>) -> Vec<&(String, Rc<TraceEdits>)> {
@@ -405,12 +415,9 @@ impl File {
     }
 
     /// Hashes of the telling lines that are in no parent.
-    fn added(&self) -> impl Iterator<Item = u64> {
-        let change =
-            FileChange { after: self.lines.clone(), parents: self.parents.clone(), edits: Vec::new() };
-        let added = attribution::added(&change);
-        let telling = self.lines.iter().zip(added).filter(|(line, added)| *added && line.weight > 2);
-        telling.flat_map(|(line, _)| [line.strict, line.loose]).collect::<Vec<u64>>().into_iter()
+    fn telling(&self) -> impl Iterator<Item = u64> {
+        let telling = self.lines.iter().zip(&self.added).filter(|(line, added)| **added && line.weight > 2);
+        telling.flat_map(|(line, _)| [line.strict, line.loose])
     }
 }
 

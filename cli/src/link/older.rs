@@ -80,9 +80,7 @@ impl Linker<'_> {
             return Ok(());
         }
         for (at, run) in found {
-            let Some(trace) = run.trace_id.clone() else { continue };
-            let source =
-                Source { trace, model: run.model_id.clone(), conversation: run.conversation_id.clone() };
+            let Some(source) = Source::of(run) else { continue };
             let by = By { source: number_of(sources, source), how: How::parse(run.how.as_deref()) };
             authors[at].get_or_insert(by);
         }

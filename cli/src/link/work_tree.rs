@@ -6,9 +6,8 @@ use std::ffi::OsString;
 use agent_trace_store::Result;
 
 use super::ledger::Ledger;
-use super::{CLOCK_MICROS, File, Linker, entries, line, spelled};
+use super::{CLOCK_MICROS, File, Linker, entries, spelled};
 use crate::git::commits::Commit;
-use crate::git::objects::Object;
 
 impl Linker<'_> {
     /// The ledger that a commit of this file, as it is now, would have; `before` is the commit that is checked out and
@@ -24,20 +23,10 @@ impl Linker<'_> {
         let mut parents = Vec::new();
         if let Some((commit, path)) = &before {
             let name = spelled(path);
-            parents.push(match self.objects.read(&format!("{commit}:{name}"))? {
-                Object::Bytes(bytes) if !line::is_binary(&bytes) => line::lines(&bytes),
-                _ => Vec::new(),
-            });
+            parents.push(self.lines(&format!("{commit}:{name}"))?);
             paths.insert(name);
         }
-        let mut traces = Vec::new();
-        for path in &paths {
-            let until = now.plus_micros(CLOCK_MICROS);
-            traces.extend(self.known.traces(path, until)?.into_iter().map(|trace| (path.clone(), trace)));
-        }
-        traces.sort_by(|(_, one), (_, two)| {
-            (one.time, &one.session, one.sequence).cmp(&(two.time, &two.session, two.sequence))
-        });
+        let traces = self.known.traces_of(&paths, now.plus_micros(CLOCK_MICROS))?;
         let commit = Commit {
             id: String::new(),
             parents: before.iter().map(|(commit, _)| commit.clone()).collect(),
@@ -46,9 +35,8 @@ impl Linker<'_> {
             committed: now,
             message: String::new(),
         };
-        let lines = line::lines(&after);
         let before = before.map(|(_, path)| path);
-        let files = [File { path: path.to_owned(), before, paths, after, lines, parents, traces }];
+        let files = [File::of(path.to_owned(), before, paths, after, parents, traces)];
         let mut sources = Vec::new();
         let (_, authors) = self.authors(&commit, &files, &mut sources)?;
         Ok(Ledger { files: entries(&files, &authors, &sources), ..Ledger::default() })
