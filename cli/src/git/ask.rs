@@ -32,9 +32,7 @@ pub(crate) fn place(directory: &Path, part: Part) -> Option<PathBuf> {
     let args: Vec<&OsStr> =
         ["rev-parse", "--path-format=absolute"].iter().chain(asked).map(OsStr::new).collect();
     let output = run(directory, &args).ok().filter(|output| output.status.success())?;
-    // Before 2.31 git does not know the option, and repeats it.
-    let answer = output.stdout.strip_prefix(b"--path-format=absolute\n").unwrap_or(&output.stdout);
-    let answer = answer.strip_suffix(b"\n").unwrap_or(answer);
+    let answer = super::printed_path(&output.stdout);
     (!answer.is_empty()).then(|| directory.join(OsStr::from_bytes(answer)))
 }
 

@@ -36,8 +36,12 @@ pub(crate) fn common_dir(directory: &Path) -> Result<PathBuf, Failure> {
         let error = Error::invalid(format!("no git repository at `{}`", directory.display()));
         return Err(Failure::from(error.with_source(said)).hint(hint));
     }
+    Ok(directory.join(OsStr::from_bytes(printed_path(&output.stdout))))
+}
+
+/// The path that `git rev-parse --path-format=absolute` has printed.
+fn printed_path(printed: &[u8]) -> &[u8] {
     // Before 2.31 git does not know the option, and repeats it.
-    let answer = output.stdout.strip_prefix(b"--path-format=absolute\n").unwrap_or(&output.stdout);
-    let answer = answer.strip_suffix(b"\n").unwrap_or(answer);
-    Ok(directory.join(OsStr::from_bytes(answer)))
+    let answer = printed.strip_prefix(b"--path-format=absolute\n").unwrap_or(printed);
+    answer.strip_suffix(b"\n").unwrap_or(answer)
 }
