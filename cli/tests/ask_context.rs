@@ -25,6 +25,29 @@ fn told() -> Scratch {
     scratch
 }
 
+#[test]
+fn a_conversation_that_a_pull_left_out_is_fetched_by_context_and_by_nobody_else() {
+    let scratch = told();
+    let remote = format!("file://{}", scratch.outside("team").display());
+    std::fs::create_dir_all(scratch.outside("team")).unwrap();
+    scratch.run(&["remote", "add", "team", &remote]).well();
+    scratch.run(&["push", "--full"]).well();
+    std::fs::rename(scratch.outside("home"), scratch.outside("old home")).unwrap();
+    std::fs::create_dir_all(scratch.outside("home")).unwrap();
+    scratch.run(&["init"]).well();
+    scratch.run(&["remote", "add", "team", &remote]).well();
+    scratch.run(&["pull", "--no-transcripts"]).well();
+    let line = || scratch.run(&["blame", "--json", "a.py", "-l", "4"]).json()["attributions"][0].clone();
+    assert_eq!((&line()["kind"], &line()["prompt"]), (&serde_json::json!("AI"), &Value::Null));
+    scratch.run(&["show", "HEAD"]).well();
+    std::fs::rename(scratch.outside("team"), scratch.outside("away")).unwrap();
+    scratch.run(&["context", "--json", "a.py", "-l", "4"]).failure(5);
+    std::fs::rename(scratch.outside("away"), scratch.outside("team")).unwrap();
+    let context = scratch.run(&["context", "--json", "a.py", "-l", "4"]).json();
+    assert!(!texts(&context["segments"][0]).is_empty(), "{context}");
+    assert_ne!(line()["prompt"], Value::Null);
+}
+
 fn texts(segment: &Value) -> Vec<(&str, &str, bool)> {
     let turns = segment["turns"].as_array().unwrap();
     turns

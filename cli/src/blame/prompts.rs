@@ -67,13 +67,23 @@ pub(crate) struct Conversations<'a> {
     held: HashMap<Key, Rc<Vec<Held>>>,
     read: HashMap<ObjectId, Rc<Transcript>>,
     summaries: HashMap<String, Option<String>>,
+    fetch: Option<Fetch<'a>>,
 }
+
+/// Brings bytes here that a pull left out.
+type Fetch<'a> = &'a dyn Fn(&ObjectId) -> Result<()>;
 
 impl<'a> Conversations<'a> {
     /// Looks at a store as it was then.
     pub(crate) fn new(store: &'a Store, snapshot: &'a Snapshot) -> Conversations<'a> {
         let (held, read, summaries) = Default::default();
-        Conversations { store, snapshot, held, read, summaries }
+        Conversations { store, snapshot, held, read, summaries, fetch: None }
+    }
+
+    /// The same, but transcripts that a pull left out are fetched where they are needed; otherwise they are passed over.
+    pub(crate) fn fetching(mut self, fetch: Fetch<'a>) -> Conversations<'a> {
+        self.fetch = Some(fetch);
+        self
     }
 
     /// The newest transcripts of a conversation; where there is none, those of the session.
@@ -115,10 +125,16 @@ impl<'a> Conversations<'a> {
         Ok(all)
     }
 
-    /// The version of a transcript that answers, if its bytes are here.
+    /// The version of a transcript that answers, if its bytes are here or can be fetched.
     fn newest(&self, versions: &[Found]) -> Result<Option<Held>> {
-        let with_bytes: Vec<Found> =
+        let mut with_bytes: Vec<Found> =
             versions.iter().filter(|found| found.event.fact.objects.len() > 1).cloned().collect();
+        if let (Some(fetch), Some(found)) = (self.fetch, question::choose(Kind::TRANSCRIPT, &with_bytes)) {
+            fetch(&found.event.fact.objects[1])?;
+        }
+        let bodies: Vec<ObjectId> = with_bytes.iter().map(|found| found.event.fact.objects[1]).collect();
+        let mut here = self.store.contains_all(&bodies)?.into_iter();
+        with_bytes.retain(|_| here.next().unwrap_or(false));
         let Some(found) = question::choose(Kind::TRANSCRIPT, &with_bytes) else { return Ok(None) };
         let Ok(record) = TranscriptRecord::decode(&self.store.read(&found.record())?) else {
             return Ok(None);

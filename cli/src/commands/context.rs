@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use agent_trace_store::Store;
+use agent_trace_store::{ObjectId, Store};
 
 use super::blame::range;
 use super::{Context, zone};
@@ -10,6 +10,7 @@ use crate::args;
 use crate::blame::prompts::{Conversations, Said, Transcript};
 use crate::blame::traces::TraceFacts;
 use crate::blame::{self, Annotated, Line, Run, place};
+use crate::bodies::{self, Network};
 use crate::json;
 use crate::link::known::Known;
 use crate::report::{Done, Failure};
@@ -34,10 +35,13 @@ pub(super) fn run(context: &Context, args: &args::Context) -> Result<Done, Failu
     let revision = spot.root.is_none().then_some("HEAD");
     let asked = blame::start(&spot, revision, range)?;
     let there = Settings { directory: spot.directory.clone(), ..settings.clone() };
-    let (_, store) = Context { settings: there, ..context.clone() }.open_current()?;
+    let (place, store) = Context { settings: there, ..context.clone() }.open_current()?;
     let mut known = Known::of(&store)?;
     let annotated = asked.finish(&store, &mut known)?;
-    let mut conversations = Conversations::new(&store, known.snapshot());
+    let fetch = |id: &ObjectId| {
+        bodies::ensure(context, &place, &store, &[*id], Network::IfNeeded).map_err(|failure| failure.error)
+    };
+    let mut conversations = Conversations::new(&store, known.snapshot()).fetching(&fetch);
     let mut maker = Maker {
         store: &store,
         args,

@@ -7,12 +7,13 @@ use agent_trace_store::env::LockMode;
 use agent_trace_store::intake::Intake;
 use agent_trace_store::limits::LOCK_WAIT_MICROS_MAX;
 use agent_trace_store::lock::lock;
-use agent_trace_store::{Error, ErrorKind, Kind, Store, json as canonical, record};
+use agent_trace_store::{Error, ErrorKind, Kind, ObjectId, Store, json as canonical, record};
 use serde_json::{Map, Value, json};
 
 use super::Context;
 use crate::args;
 use crate::blame::prompts::Conversations;
+use crate::bodies::{self, Network};
 use crate::document::Document;
 use crate::git::commits;
 use crate::git::process::Git;
@@ -101,7 +102,10 @@ fn generate(context: &Context, args: &args::SummaryGenerate) -> Result<Done, Fai
     let (place, store) = context.open()?;
     let maker = Maker::read(&context.env, &settings(&place))?;
     let snapshot = store.snapshot()?;
-    let mut conversations = Conversations::new(&store, &snapshot);
+    let fetch = |id: &ObjectId| {
+        bodies::ensure(context, &place, &store, &[*id], Network::IfNeeded).map_err(|failure| failure.error)
+    };
+    let mut conversations = Conversations::new(&store, &snapshot).fetching(&fetch);
     let found = conversations.held(args.conversation.as_deref(), args.session_id.as_deref())?;
     let Some(held) = found.first() else {
         let name = args.conversation.as_ref().or(args.session_id.as_ref()).map_or("", String::as_str);
