@@ -40,6 +40,7 @@ fn a_conversation_that_a_pull_left_out_is_fetched_by_context_and_by_nobody_else(
     let line = || scratch.run(&["blame", "--json", "a.py", "-l", "4"]).json()["attributions"][0].clone();
     assert_eq!((&line()["kind"], &line()["prompt"]), (&serde_json::json!("AI"), &Value::Null));
     scratch.run(&["show", "HEAD"]).well();
+    assert_eq!(scratch.run(&["search", "--json", "greet"]).well().out, "");
     std::fs::rename(scratch.outside("team"), scratch.outside("away")).unwrap();
     scratch.run(&["context", "--json", "a.py", "-l", "4"]).failure(5);
     std::fs::rename(scratch.outside("away"), scratch.outside("team")).unwrap();

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 
 use agent_trace_store::question::{self, Found, Query};
 use agent_trace_store::record::TranscriptRecord;
-use agent_trace_store::{Kind, Result, Store, Timestamp};
+use agent_trace_store::{Kind, ObjectId, Result, Store, Timestamp};
 use memchr::memmem;
 use rayon::prelude::*;
 
@@ -48,7 +48,15 @@ struct Wanted {
 pub(super) fn run(context: &Context, args: &args::Search) -> std::result::Result<Done, Failure> {
     let wanted = Wanted::new(args, context.time(args.since.as_deref(), Edge::First)?);
     let (_, store) = context.open_current()?;
-    let transcripts = newest(&store, args, wanted.since)?;
+    let mut transcripts = newest(&store, args, wanted.since)?;
+    let bodies: Vec<ObjectId> = transcripts.iter().map(|(_, found)| found.event.fact.objects[1]).collect();
+    let mut here = store.contains_all(&bodies)?.into_iter();
+    transcripts.retain(|_| here.next().unwrap_or(false));
+    let left_out = bodies.len() - transcripts.len();
+    if left_out > 0 {
+        context.ui.note(&format!("{left_out} conversation(s) that a pull left out are not looked through"));
+        context.ui.hint("agent-trace pull --transcripts");
+    }
     let limit = args.limit.unwrap_or(LIMIT);
     let found = transcripts
         .par_iter()
@@ -101,7 +109,7 @@ impl Wanted {
     }
 }
 
-/// The newest state of each transcript whose bytes are here.
+/// The newest state of each transcript.
 fn newest(
     store: &Store,
     args: &args::Search,
