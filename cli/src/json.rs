@@ -3,12 +3,14 @@
 //! Each names its schema. Members are added, never renamed or removed, within one number of a schema.
 
 mod ask;
+mod erase;
 mod hooks;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 pub(crate) use ask::*;
+pub(crate) use erase::*;
 
 use agent_trace_store::Kind;
 use agent_trace_sync::client::ProjectRow;
@@ -151,6 +153,9 @@ pub(crate) struct Log<'a> {
     pub(crate) session: Option<Cow<'a, str>>,
     pub(crate) agent: Option<Cow<'a, str>>,
     pub(crate) paths: Vec<Cow<'a, str>>,
+    /// Where something that it lists is erased: since when.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) erased: Option<Erased>,
 }
 
 /// What is known of a record without reading it.
@@ -190,6 +195,9 @@ pub(crate) struct Record {
     pub(crate) chosen: bool,
     /// Those of its objects that are elsewhere.
     pub(crate) elsewhere: Vec<String>,
+    /// Where something that it lists is erased: since when.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) erased: Option<Erased>,
     pub(crate) record: Option<Box<RawValue>>,
 }
 

@@ -94,7 +94,7 @@ fn things_named(store: &Store, found: &Found, text: &str) -> Result<BTreeSet<Thi
             }
         }
         if things.is_empty() && fact.kind == Kind::TRANSCRIPT {
-            let bytes = store.read(&found.record())?;
+            let bytes = store.read_unless_erased(&found.record())?.unwrap_or_default();
             let names = record::facts(fact.kind, &bytes).map(|facts| facts.names);
             let named = names
                 .unwrap_or_default()
@@ -161,7 +161,8 @@ fn choose_transcript(store: &Store, versions: &[Found]) -> Result<Option<ObjectI
     }
     let mut states = Vec::new();
     for found in versions {
-        let Ok(record) = TranscriptRecord::decode(&store.read(&found.record())?) else { return Ok(newest) };
+        let record = store.read_unless_erased(&found.record())?;
+        let Some(Ok(record)) = record.as_deref().map(TranscriptRecord::decode) else { return Ok(newest) };
         states.push((record.size, record.content_sha256, found));
     }
     states.sort_by(|a, b| (a.0, &a.1, a.2.event.fact.time).cmp(&(b.0, &b.1, b.2.event.fact.time)));
@@ -239,5 +240,8 @@ fn ambiguous(text: &str, things: &BTreeMap<Thing, Vec<Found>>) -> Failure {
 
 /// An object's length, without reading it.
 pub(crate) fn object_bytes(store: &Store, id: &ObjectId) -> Result<u64> {
+    if let Presence::Erased(act) = store.presence(id)? {
+        return Err(agent_trace_store::erased::gone(id, &act));
+    }
     Ok(store.leaves(id)?.1)
 }

@@ -24,6 +24,11 @@ impl FrameCache {
         Some(objects)
     }
 
+    /// Lets go of all.
+    pub fn clear(&self) {
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
     /// Keeps a frame, and lets go of those used longest ago.
     pub fn put(&self, nonce: &[u8; 16], offset: u32, objects: Arc<Objects>) {
         let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);

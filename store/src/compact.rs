@@ -12,30 +12,25 @@ use std::sync::Arc;
 use rayon::prelude::*;
 
 use crate::build::{Builder, Built};
-use crate::codec::{Decoder, Encoder, length_u32};
+use crate::codec::length_u32;
 use crate::env::LockMode;
 use crate::error::{Error, ErrorKind, Result};
 use crate::frame::{Effort, FrameKind, Packer, Unpacker};
 use crate::id::{ObjectId, SegmentId};
 use crate::kind::Kind;
-use crate::layout::{read_small, write_durably};
-use crate::limits::{
-    CHUNK_FRAME_BYTES_TARGET, COMPACT_FRAME_BYTES_TARGET, LOCK_WAIT_MICROS_MAX, SEGMENT_EVENTS_TARGET,
-    SEGMENTS_MAX,
-};
+use crate::limits::{CHUNK_FRAME_BYTES_TARGET, COMPACT_FRAME_BYTES_TARGET, SEGMENT_EVENTS_TARGET};
 use crate::lock::lock;
 use crate::log::Received;
 use crate::object::{Objects, ObjectsBuilder, ObjectsFrame, Recipe, Stored};
 use crate::progress::Progress;
+use crate::replace::{Why, sweep, switch};
 use crate::scan::Marks;
 use crate::segment::{all_ids, all_names, read_frame};
-use crate::segments::{Sealed, sealed_path, segments_dir};
+use crate::segments::Sealed;
 use crate::store::{Handle, Store, read_events};
 use crate::time::Timestamp;
 
-const JOURNAL: &str = "compact.journal";
-const JOURNAL_BYTES_MAX: u64 = 8 << 20;
-const DONE_KEY: &[u8] = b"compacted";
+pub(crate) const DONE_KEY: &[u8] = b"compacted";
 /// Frames that are compressed at once.
 const PACK_FRAMES: usize = 4;
 
@@ -103,6 +98,8 @@ fn sources(store: &Store) -> Result<Vec<Arc<Sealed>>> {
 
 /// Rewrites what the plan names, and what has been added since.
 pub fn execute(store: &Store, _plan: &CompactPlan, progress: &dyn Progress) -> Result<CompactReport> {
+    // Erased bytes are not carried on.
+    crate::erase::complete(store, progress)?;
     let _lock =
         lock(store.env(), &store.dir().join("compact.lock"), LockMode::Exclusive, 0).map_err(|error| {
             if error.kind() == ErrorKind::Unavailable {
@@ -121,30 +118,10 @@ pub fn execute(store: &Store, _plan: &CompactPlan, progress: &dyn Progress) -> R
         progress.start("compacting", Some(old.iter().map(|sealed| sealed.bytes).sum()));
         let built = rewrite(store, &old, progress)?;
         progress.finish();
-        switch(store, &built, &old)?;
+        switch(store, Why::Compact, &built, &old)?;
     }
     let segments = store.refresh()?.sealed.len() as u64;
     Ok(CompactReport { bytes_before, bytes_after: store_bytes(store)?, segments })
-}
-
-/// Removes what a compaction or repair that was cut has left. The caller holds `compact.lock`, and there is no journal.
-pub(crate) fn sweep(store: &Store) -> Result<()> {
-    if exists(store, &store.dir().join(JOURNAL))? {
-        return Ok(());
-    }
-    remove_named(store, &store.dir().join("tmp"), "build-")?;
-    remove_named(store, store.dir(), &format!(".{JOURNAL}."))
-}
-
-fn remove_named(store: &Store, dir: &std::path::Path, start: &str) -> Result<()> {
-    let fs = &store.env().fs;
-    let doing = |error| Error::io(format!("cannot clear `{}`", dir.display()), error);
-    for entry in fs.list(dir).map_err(doing)? {
-        if entry.name.to_str().is_some_and(|name| name.starts_with(start)) {
-            fs.remove(&dir.join(entry.name)).map_err(doing)?;
-        }
-    }
-    Ok(())
 }
 
 fn store_bytes(store: &Store) -> Result<u64> {
@@ -253,10 +230,10 @@ fn rewrite_bodies(
     let mut groups: Vec<Vec<(Timestamp, Vec<ObjectId>)>> = conversations.into_values().collect();
     groups.iter_mut().for_each(|group| group.sort_unstable());
     groups.sort_unstable();
-    let away = store.elsewhere()?;
+    let (away, erased) = (store.elsewhere()?, store.erased());
     let mut frame = ObjectsBuilder::new();
     for body in groups.into_iter().flatten().flat_map(|(_, bodies)| bodies) {
-        if away.contains(&body) {
+        if away.contains(&body) || erased.contains(&body) {
             continue;
         }
         for part in store.leaves(&body)?.0 {
@@ -376,93 +353,8 @@ fn read_slots(
     Ok(found)
 }
 
-/// Puts the new segments in the place of the old ones.
-fn switch(store: &Store, built: &[Built], old: &[Arc<Sealed>]) -> Result<()> {
-    let mut encoder = Encoder::new();
-    encoder.u32(length_u32(built.len()));
-    for built in built {
-        let name = built.path.file_name().and_then(|name| name.to_str()).expect("our own names are text");
-        encoder.put(built.id.as_bytes()).prefixed(name.as_bytes());
-    }
-    encoder.u32(length_u32(old.len()));
-    for sealed in old {
-        encoder.put(sealed.id.as_bytes());
-    }
-    let tmp = store.dir().join("tmp");
-    store.env().fs.sync_dir(&tmp).map_err(|error| Error::io("cannot sync the new segments", error))?;
-    let mut journal = encoder.finish();
-    let checksum = *blake3::hash(&journal).as_bytes();
-    journal.extend_from_slice(&checksum);
-    write_durably(store.env(), &store.dir().join(JOURNAL), &journal, true)?;
-    roll_forward(store, &journal)
-}
-
-/// Finishes a compaction that was cut after its journal was written. A journal of a live one is left to it.
-pub(crate) fn finish_interrupted(store: &Store) -> Result<()> {
-    let path = store.dir().join(JOURNAL);
-    if !exists(store, &path)? {
-        return Ok(());
-    }
-    let compact_lock = store.dir().join("compact.lock");
-    let taken = store.env().fs.try_lock(&compact_lock, LockMode::Exclusive);
-    let Some(_lock) = taken.map_err(|error| Error::io("cannot lock `compact.lock`", error))? else {
-        return Ok(());
-    };
-    match read_small(store.env(), &path, JOURNAL_BYTES_MAX) {
-        Ok(journal) => roll_forward(store, &journal),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
-        Err(error) => Err(Error::io(format!("cannot read `{}`", path.display()), error)),
-    }
-}
-
-/// Whether a file is there; that it cannot be looked at does not say that it is not.
-fn exists(store: &Store, path: &std::path::Path) -> Result<bool> {
-    match store.env().fs.metadata(path) {
-        Ok(_) => Ok(true),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
-        Err(error) => Err(Error::io(format!("cannot look at `{}`", path.display()), error)),
-    }
-}
-
-fn roll_forward(store: &Store, journal: &[u8]) -> Result<()> {
-    let (body, checksum) = journal
-        .split_last_chunk::<32>()
-        .filter(|(body, checksum)| blake3::hash(body).as_bytes() == *checksum)
-        .ok_or_else(|| {
-            Error::corrupt("the journal of a compaction is damaged: it is written whole or not at all")
-        })?;
-    let _ = checksum;
-    let mut decoder = Decoder::new("journal of a compaction", body);
-    let (fs, tmp) = (&store.env().fs, store.dir().join("tmp"));
-    let doing = |error| Error::io("cannot put compacted segments in place", error);
-    let _lock = lock(store.env(), &store.dir().join("lock"), LockMode::Exclusive, LOCK_WAIT_MICROS_MAX)?;
-    let mut new = Vec::new();
-    for _ in 0..decoder.count(36, SEGMENTS_MAX)? {
-        let id = SegmentId::from_bytes(decoder.array()?);
-        let name = decoder.prefixed(255)?;
-        let name = std::str::from_utf8(name).map_err(|_| decoder.error("a name is not text"))?;
-        let (from, to) = (tmp.join(name), sealed_path(store.dir(), &id));
-        if !exists(store, &to)? {
-            fs.rename(&from, &to).map_err(doing)?;
-        }
-        new.push(id);
-    }
-    fs.sync_dir(&segments_dir(store.dir())).map_err(doing)?;
-    for _ in 0..decoder.count(32, SEGMENTS_MAX)? {
-        let path = sealed_path(store.dir(), &SegmentId::from_bytes(decoder.array()?));
-        if exists(store, &path)? {
-            fs.remove(&path).map_err(doing)?;
-        }
-    }
-    fs.sync_dir(&segments_dir(store.dir())).map_err(doing)?;
-    fs.remove(&store.dir().join(JOURNAL)).map_err(doing)?;
-    fs.sync_dir(store.dir()).map_err(doing)?;
-    drop(_lock);
-    reindex_after(store, &new)
-}
-
 /// Rebuilds the index small, and notes which segments need no compaction any more.
-fn reindex_after(store: &Store, new: &[SegmentId]) -> Result<()> {
+pub(crate) fn reindex_after(store: &Store, new: &[SegmentId]) -> Result<()> {
     let mut done =
         store.index().read(|view| view.side(DONE_KEY)).ok().flatten().flatten().unwrap_or_default();
     done.extend(new.iter().flat_map(|id| *id.as_bytes()));

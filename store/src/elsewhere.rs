@@ -18,6 +18,7 @@ use std::path::{Path, PathBuf};
 
 use crate::codec::{Decoder, Encoder, length_u32};
 use crate::env::Env;
+use crate::erased::Act;
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{ObjectId, decode_hex, encode_hex};
 use crate::layout::{read_small, write_durably};
@@ -32,13 +33,15 @@ const LOOKS_MAX: usize = 16;
 /// Names a remote. The store knows nothing of it but that it holds an object.
 pub type RemoteId = [u8; 16];
 
-/// Whether an object that an event lists can be had. That it was erased will be a case of its own.
+/// Whether an object that an event lists can be had.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Presence {
     /// It is here.
     Present,
     /// It was left out on purpose; these remotes hold it.
     Elsewhere(Vec<RemoteId>),
+    /// An erase event names it: it is gone, wherever it was.
+    Erased(Act),
     /// It is neither here nor noted: damage, where an event lists it.
     Missing,
 }

@@ -11,6 +11,7 @@ use fastcdc::v2020::FastCDC;
 use sha2::{Digest as _, Sha256};
 
 use crate::env::File;
+use crate::erased::Erased;
 use crate::error::{Error, Result};
 use crate::event::Fact;
 use crate::frame::{Effort, Packer};
@@ -76,6 +77,8 @@ pub struct Taken {
     pub known: u64,
     /// Bytes of new objects before compression.
     pub bytes: u64,
+    /// Records that were not taken in, since they or their conversations are erased.
+    pub erased: u64,
 }
 
 impl Taken {
@@ -84,6 +87,7 @@ impl Taken {
         self.events += other.events;
         self.known += other.known;
         self.bytes += other.bytes;
+        self.erased += other.erased;
     }
 }
 
@@ -104,6 +108,8 @@ pub struct Intake<'a> {
     waiting_records: Vec<u8>,
     /// The segments that were there when the first waiting record was asked for.
     asked: Option<Arc<SegmentSet>>,
+    /// What is not taken in.
+    erased: Arc<Erased>,
     taken: Taken,
     buffer: Vec<u8>,
     rest: Vec<u8>,
@@ -125,6 +131,7 @@ impl<'a> Intake<'a> {
             waiting: Vec::new(),
             waiting_records: Vec::new(),
             asked: None,
+            erased: store.erased(),
             taken: Taken::default(),
             buffer: Vec::new(),
             rest: Vec::new(),
@@ -145,6 +152,11 @@ impl<'a> Intake<'a> {
             return Err(Error::invalid(format!("a {kind} is over its limit of {RECORD_BYTES_MAX} bytes")));
         }
         let id = ObjectId::of(canonical);
+        let is_erased = |id: &ObjectId| self.erased.contains(id);
+        if is_erased(&id) || bodies.iter().any(is_erased) || self.erased.covers(kind, facts) {
+            self.taken.erased += 1;
+            return Ok(());
+        }
         if !self.new.insert(id) {
             self.taken.known += 1;
             return Ok(());
@@ -201,6 +213,10 @@ impl<'a> Intake<'a> {
         if bytes > OBJECT_BYTES_MAX {
             return Err(Error::invalid(format!("expected at most {OBJECT_BYTES_MAX} bytes, found {bytes}")));
         }
+        if let Some(erased) = self.erased_body(file, bytes)? {
+            return Ok(erased);
+        }
+        let base = base.filter(|base| !self.erased.contains(&base.id));
         let mut whole = blake3::Hasher::new();
         let mut sha256 = Sha256::new();
         let mut known = 0;
@@ -253,6 +269,25 @@ impl<'a> Intake<'a> {
         self.add_recipe(Recipe { id, bytes, parts: recipe_parts })?;
         let base = Base { id, bytes, parts: leaves, depth, sha256: Some(sha256.clone()) };
         Ok(Body { id, bytes, sha256: encode_hex(&sha256.finalize()), base })
+    }
+
+    /// A body that is erased, of which nothing is to be stored: its parts are not either, so it is hashed first.
+    fn erased_body(&mut self, file: &dyn File, bytes: u64) -> Result<Option<Body>> {
+        if self.erased.is_empty() {
+            return Ok(None);
+        }
+        let (mut whole, mut sha256) = (blake3::Hasher::new(), Sha256::new());
+        read_through(file, 0, bytes, &mut self.buffer, &mut |part| {
+            whole.update(part);
+            sha256.update(part);
+            Ok(())
+        })?;
+        let id = ObjectId::from_bytes(*whole.finalize().as_bytes());
+        if !self.erased.contains(&id) {
+            return Ok(None);
+        }
+        let base = Base { id, bytes, parts: Vec::new(), depth: 0, sha256: Some(sha256.clone()) };
+        Ok(Some(Body { id, bytes, sha256: encode_hex(&sha256.finalize()), base }))
     }
 
     /// Cuts a file into chunks by content and stores those that are new; hands every byte over once.
@@ -381,6 +416,8 @@ impl<'a> Intake<'a> {
             ..Prepared::default()
         };
         self.new.clear();
+        // What others erase meanwhile is not taken in from here on.
+        self.erased = self.store.reload_erased()?;
         Ok(prepared)
     }
 

@@ -17,13 +17,15 @@ impl Kind {
     pub const TRANSCRIPT: Kind = Kind(4);
     /// Prose about a conversation; its natural key is the conversation and the time.
     pub const SUMMARY: Kind = Kind(5);
+    /// What is erased, by ids; its natural key is the id of its own record.
+    pub const ERASE: Kind = Kind(6);
     /// Bytes as they came, of which nothing is known but that they were meant as a record; the natural key is their
     /// BLAKE3. No version gives this number to a kind that it knows.
     pub const UNKNOWN: Kind = Kind(u8::MAX);
 
     /// The kinds that this version knows, in the order in which they are shown.
-    pub const KNOWN: [Kind; 5] =
-        [Kind::TRACE, Kind::LEDGER, Kind::COMMIT_LINK, Kind::TRANSCRIPT, Kind::SUMMARY];
+    pub const KNOWN: [Kind; 6] =
+        [Kind::TRACE, Kind::LEDGER, Kind::COMMIT_LINK, Kind::TRANSCRIPT, Kind::SUMMARY, Kind::ERASE];
 
     /// The kind with this number, known or not.
     pub const fn from_number(number: u8) -> Kind {
@@ -53,6 +55,7 @@ impl Kind {
             Kind::COMMIT_LINK => "commit-link",
             Kind::TRANSCRIPT => "transcript",
             Kind::SUMMARY => "summary",
+            Kind::ERASE => "erase",
             _ => "unknown",
         }
     }
@@ -65,6 +68,7 @@ impl Kind {
             "commit-link" | "commit-links" => Some(Kind::COMMIT_LINK),
             "transcript" | "transcripts" | "conversation" | "conversations" => Some(Kind::TRANSCRIPT),
             "summary" | "summaries" => Some(Kind::SUMMARY),
+            "erase" | "erases" => Some(Kind::ERASE),
             "unknown" => Some(Kind::UNKNOWN),
             _ => None,
         }

@@ -41,6 +41,7 @@ pub mod log;
 pub mod build;
 pub mod cache;
 pub mod layout;
+pub mod erased;
 pub mod elsewhere;
 pub mod store;
 pub mod question;
@@ -48,9 +49,12 @@ pub mod intake;
 // care
 pub mod verify;
 pub mod reindex;
+mod replace;
 pub mod compact;
+pub mod erase;
 
 pub use elsewhere::{Elsewhere, Presence};
+pub use erased::Erased;
 pub use error::{Error, ErrorKind, Result};
 pub use id::{EventId, ObjectId, SegmentId, Seq, WriterId};
 pub use kind::Kind;

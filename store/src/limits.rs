@@ -101,6 +101,16 @@ pub const ELSEWHERE_IDS_MAX: usize = 262_144;
 pub const ELSEWHERE_FILES_TARGET: usize = 16;
 /// Notes of what is elsewhere in one store.
 pub const ELSEWHERE_FILES_MAX: usize = 65_536;
+/// Objects that one erase record names.
+pub const ERASE_OBJECTS_MAX: usize = 65_536;
+/// Conversations that one erase record names.
+pub const ERASE_CONVERSATIONS_MAX: usize = 512;
+/// The reason that is given for an erase.
+pub const ERASE_REASON_BYTES_MAX: usize = 1024;
+/// Erased objects of a store.
+pub const ERASED_OBJECTS_MAX: usize = 4 << 20;
+/// What a store keeps back, so that something can be erased when the disk is full.
+pub const RESERVE_BYTES: usize = 256 << 10;
 /// Facts that are indexed of one record: paths, names it cites.
 pub const RECORD_FACTS_MAX: usize = 65_536;
 
@@ -124,3 +134,11 @@ const _: () = assert!(2 * INTAKE_BYTES_MAX + 8 * FRAME_RAW_BYTES_MAX as u64 <= B
 const _: () = assert!(BATCH_RAW_BYTES_TARGET + FRAME_RAW_BYTES_MAX as u64 <= BATCH_RAW_BYTES_MAX);
 // A batch fits a segment that is not yet due for sealing.
 const _: () = assert!(SEGMENT_BYTES_TARGET + BATCH_BYTES_MAX <= SEGMENT_BYTES_MAX);
+// The largest erase record, each id with quotes and comma, each key with every byte escaped, is a record.
+const _: () = assert!(
+    ERASE_OBJECTS_MAX * 67
+        + ERASE_CONVERSATIONS_MAX * (KEY_BYTES_MAX * 6 + 3)
+        + ERASE_REASON_BYTES_MAX * 6
+        + 256
+        <= RECORD_BYTES_MAX
+);

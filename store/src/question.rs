@@ -35,6 +35,8 @@ pub struct Query {
     pub path: Option<String>,
     /// At most so many.
     pub limit: Option<usize>,
+    /// Those too of which something is erased.
+    pub erased: bool,
 }
 
 /// An event and where it stands.
@@ -199,19 +201,31 @@ fn matches(store: &Store, query: &Query, found: &Found) -> Result<bool> {
     if query.kind.is_some_and(|kind| !fact.kind.answers(kind)) || !query.in_time(fact.time) {
         return Ok(false);
     }
+    if !query.erased && is_erased(store, found) {
+        return Ok(false);
+    }
     if query.session.is_none() && query.path.is_none() {
         return Ok(true);
     }
     // Terms are hashes, and the index is only believed after a look at the record.
-    let record = store.read(&found.record())?;
+    let Some(record) = store.read_unless_erased(&found.record())? else { return Ok(false) };
     let Ok(facts) = record::facts(fact.kind, &record) else { return Ok(false) };
     let session = query.session.as_ref().is_none_or(|session| facts.session.as_deref() == Some(session));
     Ok(session && query.path.as_ref().is_none_or(|path| facts.paths.iter().any(|given| given == path)))
 }
 
-/// Events that are known by a name, or cite it, if `cites`; the name is complete.
+/// Whether something is erased that an event lists.
+fn is_erased(store: &Store, found: &Found) -> bool {
+    let erased = store.erased();
+    !erased.is_empty() && found.event.fact.objects.iter().any(|id| erased.contains(id))
+}
+
+/// Events that are known by a name, or cite it, if `cites`; the name is complete. Those of which something is erased are
+/// left out: only [`resolve`] and a query that says so find them.
 pub fn named(store: &Store, snapshot: &Snapshot, name: &str, cites: bool) -> Result<Vec<Found>> {
-    steadily(store, snapshot, |snapshot| named_in(store, snapshot, name, cites))
+    let mut found = steadily(store, snapshot, |snapshot| named_in(store, snapshot, name, cites))?;
+    found.retain(|found| !is_erased(store, found));
+    Ok(found)
 }
 
 fn named_in(store: &Store, snapshot: &Snapshot, name: &str, cites: bool) -> Result<Vec<Found>> {
@@ -233,7 +247,7 @@ fn is_named(store: &Store, found: &Found, name: &str, cites: bool) -> Result<boo
     if !cites && (fact.key == name || fact.objects.iter().any(|id| id.to_string() == name)) {
         return Ok(true);
     }
-    let record = store.read(&found.record())?;
+    let Some(record) = store.read_unless_erased(&found.record())? else { return Ok(false) };
     let Ok(facts) = record::facts(fact.kind, &record) else { return Ok(false) };
     Ok(facts.names.iter().any(|given| match given {
         record::Name::Is(given) => !cites && given == name,
@@ -287,7 +301,10 @@ fn marks_of_event(store: &Store, event: &Event, low: &[u8; 8], high: &[u8; 8]) -
     if hit || event.fact.kind != Kind::TRANSCRIPT {
         return Ok(plain);
     }
-    Ok(marks(&event.fact, &store.read(&event.fact.objects[0])?))
+    Ok(match store.read_unless_erased(&event.fact.objects[0])? {
+        Some(record) => marks(&event.fact, &record),
+        None => plain,
+    })
 }
 
 fn numbers(entries: Vec<NameEntry>, cites: bool) -> Vec<u32> {
@@ -338,7 +355,8 @@ fn keyed_in(store: &Store, snapshot: &Snapshot, kind: Kind, keys: &[&str]) -> Re
     let mut answers = vec![Vec::new(); keys.len()];
     for found in found {
         let fact = &found.event.fact;
-        if let Some(place) = places.get(fact.key.as_str()).filter(|_| fact.kind == kind) {
+        let wanted = fact.kind == kind && !is_erased(store, &found);
+        if let Some(place) = places.get(fact.key.as_str()).filter(|_| wanted) {
             answers[*place].push(found);
         }
     }
@@ -400,7 +418,7 @@ fn resolve_in(store: &Store, snapshot: &Snapshot, text: &str) -> Result<Vec<Matc
         listed.extend(fact.objects.iter().copied());
         let by_object = fact.objects.iter().any(|id| starts(&id.to_string()));
         let named = by_object || starts(&fact.key) || {
-            let record = store.read(&found.record())?;
+            let record = store.read_unless_erased(&found.record())?.unwrap_or_default();
             let facts = record::facts(fact.kind, &record);
             let names = facts.map(|facts| facts.names).unwrap_or_default();
             names.iter().any(|name| matches!(name, record::Name::Is(name) if starts(name)))

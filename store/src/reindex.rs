@@ -11,6 +11,7 @@ use std::path::Path;
 use crate::build::{Builder, Built};
 use crate::elsewhere::{self, Elsewhere};
 use crate::env::LockMode;
+use crate::erased::Erased;
 use crate::error::{Error, Result};
 use crate::event::Event;
 use crate::frame::{Effort, Packer};
@@ -24,7 +25,7 @@ use crate::scan::marks;
 use crate::segment::{LogTail, Run, read_frame};
 use crate::seqs::{EventSet, SeqSet};
 use crate::store::Store;
-use crate::verify::{Closure, Indexed, Survey, Surveyed, each_events, events_of};
+use crate::verify::{Closure, Indexed, Survey, Surveyed, each_events, erased_in, events_of};
 use crate::writer::Tip;
 
 /// What a reindex has done.
@@ -61,6 +62,7 @@ pub fn reindex(store: &Store, progress: &dyn Progress) -> Result<ReindexReport> 
     }
     store.index().delete()?;
     store.catch_up()?;
+    crate::erase::complete_again(store, progress)?;
     let rows = store.index().read(|view| view.segments())?.unwrap_or_default();
     Ok(ReindexReport {
         segments: rows.len() as u64,
@@ -74,6 +76,7 @@ pub fn reindex(store: &Store, progress: &dyn Progress) -> Result<ReindexReport> 
 struct Plan<'a> {
     closure: Closure<'a>,
     elsewhere: &'a Elsewhere,
+    erased: Erased,
     /// By the number of the survey.
     rewrite: Vec<bool>,
     /// Recipes that put nothing together: segment, frame, slot.
@@ -85,6 +88,7 @@ impl<'a> Plan<'a> {
         progress.start("objects", None);
         let closure = Closure::build(surveys, progress);
         progress.finish();
+        let erased = erased_in(surveys, &closure);
         let mut rewrite: Vec<bool> =
             surveys.iter().map(|survey| survey.lost || !survey.faults.is_empty()).collect();
         let mut broken = HashSet::new();
@@ -93,16 +97,16 @@ impl<'a> Plan<'a> {
             broken.insert((entry.segment, entry.frame, entry.slot));
         }
         let unclosed = each_events(surveys, |number, events| {
-            events.iter().any(|(event, _)| !closed(&closure, elsewhere, event)).then_some(number)
+            events.iter().any(|(event, _)| !closed(&closure, elsewhere, &erased, event)).then_some(number)
         });
         for number in unclosed {
             rewrite[number] = true;
         }
-        Plan { closure, elsewhere, rewrite, broken }
+        Plan { closure, elsewhere, erased, rewrite, broken }
     }
 
     fn closed(&self, event: &Event) -> bool {
-        closed(&self.closure, self.elsewhere, event)
+        closed(&self.closure, self.elsewhere, &self.erased, event)
     }
 
     fn rewrites(&self) -> bool {
@@ -110,10 +114,11 @@ impl<'a> Plan<'a> {
     }
 }
 
-/// Whether all objects of an event are here, or left out on purpose; its record is never left out.
-fn closed(closure: &Closure<'_>, elsewhere: &Elsewhere, event: &Event) -> bool {
+/// Whether all objects of an event are here, erased, or left out on purpose; its record is never left out.
+fn closed(closure: &Closure<'_>, elsewhere: &Elsewhere, erased: &Erased, event: &Event) -> bool {
     let (record, bodies) = event.fact.objects.split_first().expect("an event lists its record");
-    closure.holds(record) && bodies.iter().all(|id| closure.holds(id) || elsewhere.contains(id))
+    let here = |id: &ObjectId| closure.holds(id) || erased.contains(id);
+    here(record) && bodies.iter().all(|id| here(id) || elsewhere.contains(id))
 }
 
 /// The events that stay.
@@ -160,7 +165,7 @@ fn salvage(store: &Store, indexed: &Indexed, progress: &dyn Progress) -> Result<
     // In the order in which compaction takes them.
     let take = |name| lock(store.env(), &store.dir().join(name), LockMode::Exclusive, LOCK_WAIT_MICROS_MAX);
     let locks = [take("compact.lock")?, take("lock")?];
-    crate::compact::sweep(store)?;
+    crate::replace::sweep(store)?;
     let surveyed = Surveyed::read(store, indexed, progress)?;
     let surveys = &surveyed.surveys;
     // While nothing is appended: what an event may lack was noted before it.

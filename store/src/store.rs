@@ -30,6 +30,8 @@ use crate::segments::{OpenFile, Sealed, SegmentSet};
 use crate::seqs::EventSet;
 use crate::writer::WriterKey;
 
+mod erased;
+mod indexing;
 mod presence;
 mod reading;
 
@@ -149,6 +151,7 @@ pub struct Store {
     deferred: AtomicBool,
     open_tables: Mutex<Option<Arc<OpenTables>>>,
     events: Mutex<VecDeque<EventsFrame>>,
+    erased: RwLock<erased::Known>,
 }
 
 /// What the index says of the open segment, read once: what it says of a place stays true, since segments only grow.
@@ -169,12 +172,20 @@ impl Store {
     /// Makes a store in a directory, or finishes making it, and opens it.
     pub fn init(env: &Env, dir: &Path) -> Result<Store> {
         layout::init(env, dir)?;
+        crate::erase::keep_back_in(env, dir);
         Store::open(env, dir)
     }
 
     /// Opens the store in a directory. What a dead process left is recovered when something is next appended;
     /// until then it is passed over.
     pub fn open(env: &Env, dir: &Path) -> Result<Store> {
+        let store = Store::open_as_it_is(env, dir)?;
+        crate::erase::finish_interrupted(&store)?;
+        Ok(store)
+    }
+
+    /// The same, where an erase that was cut is left as it is.
+    pub(crate) fn open_as_it_is(env: &Env, dir: &Path) -> Result<Store> {
         let id = layout::read_format(env, dir)?;
         let (key, leave) = match layout::read_writer(env, dir)? {
             Writer::Here(key) => (key, false),
@@ -198,8 +209,9 @@ impl Store {
             deferred: AtomicBool::new(false),
             open_tables: Mutex::new(None),
             events: Mutex::new(VecDeque::new()),
+            erased: RwLock::default(),
         };
-        crate::compact::finish_interrupted(&store)?;
+        crate::replace::finish_interrupted(&store)?;
         store.refresh()?;
         if leave {
             // Where the tip cannot be kept, the copy that this one came from still signs its log.
@@ -310,6 +322,7 @@ impl Store {
             set.sealed.iter().try_for_each(|sealed| sealed.load_filter())?;
         }
         *self.segments.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(set.clone());
+        self.reload_erased()?;
         Ok(set)
     }
 
@@ -336,6 +349,8 @@ impl Store {
 
     /// Appends a batch; when this returns, it is durable. Returns the ids of the own events made of its drafts.
     pub fn append(&self, prepared: Prepared) -> Result<Vec<EventId>> {
+        let known = self.erased();
+        let objects: Vec<ObjectId> = prepared.frames.iter().flat_map(|frame| &frame.ids).copied().collect();
         let mut log = self.log();
         let asked = prepared.asked.clone();
         let earlier = |ids: &[ObjectId], indexed: bool| {
@@ -361,6 +376,13 @@ impl Store {
             if !deferred {
                 self.apply(feeds)?;
             }
+        } else {
+            drop(log);
+        }
+        // What has been erased since it was looked at may just have been put back.
+        let now = self.reload_erased()?;
+        if !Arc::ptr_eq(&known, &now) && objects.iter().any(|id| now.contains(id)) {
+            self.unsweep()?;
         }
         Ok(ids)
     }
@@ -379,6 +401,15 @@ impl Store {
         drop(log);
         self.refresh()?;
         self.apply(feeds)
+    }
+
+    /// The same, where the index is left behind.
+    pub(crate) fn seal_unindexed(&self) -> Result<SegmentSet> {
+        let mut log = self.log();
+        log.seal(&|| self.open_row(), &|id| self.record_before(id))?;
+        drop(log.take_feeds());
+        drop(log);
+        self.refresh()
     }
 
     /// Makes sure that all that is readable is durable, so that it may leave (I6).
@@ -466,192 +497,6 @@ impl Store {
             return Err(Error::corrupt(message));
         }
         Ok(tail)
-    }
-
-    // ---- the index
-
-    /// Brings the index up to the segments: first with what this process has in memory, then by reading.
-    /// What another process appended is made durable first: the index must not know what a power cut can take back.
-    pub fn catch_up(&self) -> Result<()> {
-        self.settle()?;
-        // Many events cost less in a footer than in the tables of the open segment.
-        if self.log().events_waiting() >= SEAL_EVENTS_MIN {
-            self.seal()?;
-        }
-        let feeds = self.log().take_feeds();
-        self.apply(feeds)?;
-        self.catch_up_from_files()
-    }
-
-    fn apply(&self, feeds: Vec<([u8; 16], u64, Feed)>) -> Result<()> {
-        for (nonce, from, feed) in feeds {
-            self.index.write(|change| {
-                let rows = change.segments()?;
-                let known = rows.iter().find(|(_, row)| row.nonce == nonce);
-                let end = known.map_or(HEADER_BYTES as u64, |(_, row)| row.end);
-                let sealed = known.is_some_and(|(_, row)| row.id.is_some());
-                // Another process was faster, or has sealed the segment: then the tables of the open segment may
-                // belong to the next one. What is missing is read from the files.
-                if end != from || sealed || feed.open.is_some() && !self.is_open_file(&nonce)? {
-                    return Ok(());
-                }
-                let number = known.map_or_else(|| next_number(&rows), |(number, _)| *number);
-                if feed.open.is_some() {
-                    change.set_open(number)?;
-                }
-                change.feed(number, &feed)
-            })?;
-        }
-        Ok(())
-    }
-
-    /// Whether the segment with this nonce has its open name. Under the index's lock that stays true long enough: the
-    /// next open segment cannot be indexed meanwhile.
-    fn is_open_file(&self, nonce: &[u8; 16]) -> Result<bool> {
-        let path = crate::segments::open_path(&self.dir, nonce);
-        match self.env.fs.metadata(&path) {
-            Ok(_) => Ok(true),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
-            Err(error) => Err(Error::io(format!("cannot look at `{}`", path.display()), error)),
-        }
-    }
-
-    fn catch_up_from_files(&self) -> Result<()> {
-        let set = self.refresh()?;
-        let rows = self.index.read(|view| view.segments())?.unwrap_or_default();
-        let stale = rows.values().any(|row| match &row.id {
-            Some(id) => set.get(id).is_none(),
-            None => {
-                set.open.as_ref().is_none_or(|open| open.header.nonce != row.nonce)
-                    && set.sealed.iter().all(|sealed| sealed.header.nonce != row.nonce)
-            }
-        });
-        if stale && set.unreadable.is_empty() {
-            self.index.renew()?;
-            return self.catch_up_from_files_of(&set, &BTreeMap::new());
-        }
-        self.catch_up_from_files_of(&set, &rows)
-    }
-
-    fn catch_up_from_files_of(&self, set: &SegmentSet, rows: &BTreeMap<u32, SegmentRow>) -> Result<()> {
-        let by_nonce: HashMap<[u8; 16], &SegmentRow> = rows.values().map(|row| (row.nonce, row)).collect();
-        for sealed in &set.sealed {
-            let row = by_nonce.get(&sealed.header.nonce).copied();
-            if row.is_none_or(|row| row.id.is_none()) {
-                self.index_sealed(sealed, row)?;
-            }
-        }
-        if let Some(open) = &set.open {
-            let row = by_nonce.get(&open.header.nonce).copied();
-            self.index_open(open, row)?;
-        }
-        Ok(())
-    }
-
-    /// Indexes what a sealed segment holds beyond what the index has seen of it.
-    fn index_sealed(&self, sealed: &Arc<Sealed>, row: Option<&SegmentRow>) -> Result<()> {
-        let start = scan_start(sealed.header.tail, row);
-        let handle = Handle::Sealed(Arc::clone(sealed));
-        let (contents, rows, tips, end) = self.take_apart(&handle, start)?;
-        let directory = &sealed.directory;
-        let feed = Feed {
-            row: SegmentRow {
-                nonce: sealed.header.nonce,
-                id: Some(sealed.id),
-                end: end.offset,
-                batch: end.batch,
-                events: directory.events,
-                objects: directory.objects,
-                raw_bytes: directory.raw_bytes,
-                tail: end.tail,
-                kinds: directory.kinds.clone(),
-            },
-            rows,
-            runs: directory.runs.clone(),
-            tips,
-            open: None,
-        };
-        drop(contents);
-        self.apply(vec![(sealed.header.nonce, start.offset, feed)])
-    }
-
-    fn index_open(&self, open: &Arc<OpenFile>, row: Option<&SegmentRow>) -> Result<()> {
-        let start = scan_start(open.header.tail, row);
-        let handle = Handle::Open(Arc::clone(open));
-        let (contents, rows, tips, end) = self.take_apart(&handle, start)?;
-        if end.offset == start.offset {
-            return Ok(());
-        }
-        let mut kinds = row.map_or_else(BTreeMap::new, |row| row.kinds.clone());
-        for (kind, events) in &contents.kinds {
-            *kinds.entry(*kind).or_default() += events;
-        }
-        let added = crate::codec::length_u32(contents.ids.len());
-        let feed = Feed {
-            row: SegmentRow {
-                nonce: open.header.nonce,
-                id: None,
-                end: end.offset,
-                batch: end.batch,
-                events: contents.events,
-                objects: row.map_or(0, |row| row.objects) + added,
-                raw_bytes: row.map_or(0, |row| row.raw_bytes) + contents.raw_bytes,
-                tail: end.tail,
-                kinds,
-            },
-            rows,
-            runs: contents.runs.clone(),
-            tips,
-            open: Some(OpenFeed { ids: contents.ids, names: contents.names, frames: contents.events_frames }),
-        };
-        self.apply(vec![(open.header.nonce, start.offset, feed)])
-    }
-
-    /// Reads a segment from a place on and takes its batches apart, several at once.
-    fn take_apart(
-        &self,
-        handle: &Handle,
-        start: ScanStart,
-    ) -> Result<(Contents, Vec<crate::scan::Row>, Vec<crate::writer::Tip>, ScanStart)> {
-        let mut contents = Contents { events: start.events, ..Contents::default() };
-        let (mut rows, mut tips, mut waiting) = (Vec::new(), Vec::new(), Vec::new());
-        let mut end = start;
-        let mut flush = |waiting: &mut Vec<Batch>| -> Result<()> {
-            for digest in self.digest_all(waiting)? {
-                tips.extend(digest.tips.iter().copied());
-                rows.extend(contents.absorb(digest)?);
-            }
-            waiting.clear();
-            Ok(())
-        };
-        let mut each = |batch| {
-            waiting.push(batch);
-            let raw: u64 = waiting.iter().map(Batch::raw_bytes).sum();
-            if waiting.len() >= DIGEST_BATCHES || raw >= DIGEST_BYTES { flush(&mut waiting) } else { Ok(()) }
-        };
-        let scanned = match handle {
-            Handle::Sealed(_) => scan(handle.file(), handle.key(), start, &mut each)?,
-            Handle::Open(_) => scan_open(handle.file(), handle.key(), start, &mut each)?,
-        };
-        flush(&mut waiting)?;
-        if let Some(damage) = scanned.damage.into_iter().next() {
-            let path = handle.path(&self.dir);
-            return Err(damage.error.context(format!("segment `{}` is damaged", path.display())));
-        }
-        end.offset = scanned.end;
-        end.batch = scanned.batch;
-        end.tail = scanned.tail;
-        end.events = scanned.events;
-        if contents.events != end.events {
-            let path = handle.path(&self.dir);
-            return Err(Error::corrupt(format!(
-                "segment `{}`: its commits count {} events, found {}",
-                path.display(),
-                end.events,
-                contents.events
-            )));
-        }
-        Ok((contents, rows, tips, end))
     }
 
     /// Takes batches apart in parallel.

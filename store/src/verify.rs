@@ -5,15 +5,18 @@
 
 mod batch;
 mod closure;
+mod erased;
 mod indexed;
 mod logs;
 mod survey;
 mod tables;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
 
 use crate::elsewhere::{self, Elsewhere};
 use crate::env::LockMode;
+use crate::erased::Erased;
 use crate::error::Result;
 use crate::id::ObjectId;
 use crate::limits::{LOCK_WAIT_MICROS_MAX, VERIFY_AFFECTS_MAX, VERIFY_MISSING_MAX};
@@ -24,6 +27,7 @@ use crate::store::Store;
 pub use crate::reindex::{ReindexReport, reindex};
 
 pub(crate) use closure::{Closure, each_events, events_of};
+pub(crate) use erased::{back, erased_in};
 pub(crate) use indexed::Indexed;
 pub(crate) use logs::held;
 pub(crate) use survey::{Fault, Name, Survey};
@@ -43,6 +47,8 @@ pub struct Report {
     pub unconfirmed: u64,
     /// Objects that events list and that were left out on purpose: a remote is noted for each.
     pub elsewhere: u64,
+    /// Objects that events list and that are erased.
+    pub erased: u64,
     /// What is wrong.
     pub problems: Vec<Problem>,
 }
@@ -50,7 +56,8 @@ pub struct Report {
 /// One thing that is wrong.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
-    /// A stable code: `segment`, `frame`, `object`, `event`, `closure`, `fork`, `table`, `index`, `elsewhere`.
+    /// A stable code: `segment`, `frame`, `object`, `event`, `closure`, `fork`, `table`, `index`, `elsewhere`,
+    /// `erased`.
     pub code: &'static str,
     /// What is damaged, by path and place, or by id.
     pub what: String,
@@ -86,7 +93,9 @@ pub fn verify(store: &Store, progress: &dyn Progress) -> Result<Report> {
     }
     notes.elsewhere.join(after.elsewhere);
     progress.start("objects", None);
-    report.elsewhere = check_objects(surveys, &notes.elsewhere, &mut affected, progress);
+    let erased = store.reload_erased()?;
+    (report.elsewhere, report.erased) =
+        check_objects(surveys, &notes.elsewhere, &erased, &mut affected, progress);
     progress.finish();
     let (chain, unconfirmed) = logs::check(surveys, store.writer());
     report.unconfirmed = unconfirmed;
@@ -193,14 +202,22 @@ impl Affected {
     }
 }
 
-/// Checks recipes and closure, and finds out which records each damage concerns. Returns how many objects are elsewhere.
+/// Checks recipes and closure, and finds out which records each damage concerns. Returns how many objects are elsewhere,
+/// and how many are erased.
 fn check_objects(
     surveys: &[Survey],
     elsewhere: &Elsewhere,
+    known: &Arc<Erased>,
     affected: &mut Affected,
     progress: &dyn Progress,
-) -> u64 {
+) -> (u64, u64) {
     let closure = Closure::build(surveys, progress);
+    let known = known.as_ref();
+    let erased = &erased_in(surveys, &closure);
+    for id in back(surveys, &closure, erased, known) {
+        let message = "it is erased, but here: `agent-trace compact` removes it";
+        affected.push("erased", format!("object `{id}`"), message.to_owned());
+    }
     let mut causes: HashMap<ObjectId, Vec<usize>> = HashMap::new();
     for survey in surveys {
         let file = survey.source.path.display().to_string();
@@ -234,13 +251,15 @@ fn check_objects(
         (!touched.is_empty()).then_some(touched)
     });
     let mut missing: BTreeMap<ObjectId, Vec<String>> = BTreeMap::new();
-    let mut left_out: BTreeSet<ObjectId> = BTreeSet::new();
+    let (mut left_out, mut gone) = (BTreeSet::<ObjectId>::new(), BTreeSet::<ObjectId>::new());
     for (record, id, is_record) in touched.into_iter().flatten() {
         for problem in causes.get(&id).into_iter().flatten() {
             affected.add(*problem, &record);
         }
         if closure.places(&id).is_empty() && !named.contains_key(&id) {
-            if !is_record && elsewhere.contains(&id) {
+            if erased.contains(&id) {
+                gone.insert(id);
+            } else if !is_record && elsewhere.contains(&id) {
                 left_out.insert(id);
             } else {
                 missing.entry(id).or_default().push(record);
@@ -248,7 +267,7 @@ fn check_objects(
         }
     }
     name_missing(missing, affected);
-    left_out.len() as u64
+    (left_out.len() as u64, gone.len() as u64)
 }
 
 fn name_missing(missing: BTreeMap<ObjectId, Vec<String>>, affected: &mut Affected) {

@@ -37,6 +37,7 @@ pub(super) fn run(context: &Context, args: &args::Log) -> Result<Done, Failure> 
         session: args.session.clone(),
         path: args.path.clone(),
         limit,
+        erased: true,
     };
     let (_, store) = context.open_current()?;
     let snapshot = store.snapshot()?;
@@ -99,8 +100,10 @@ fn of_commit(store: &Store, snapshot: &Snapshot, commit: &str, query: &Query) ->
 fn print(context: &Context, store: &Store, found: &Found, zone: &TimeZone) -> Result<(), Failure> {
     let ui = &context.ui;
     let fact = &found.event.fact;
-    let bytes = store.read(&found.record())?;
-    // A record of a kind that this version does not know has no facts, and is listed all the same.
+    let erased = store.erased();
+    let act = fact.objects.iter().find_map(|id| erased.act(id));
+    let bytes = store.read_unless_erased(&found.record())?.unwrap_or_default();
+    // A record that is erased, or of a kind that this version does not know has no facts, and is listed all the same.
     let facts = record::facts(fact.kind, &bytes).ok();
     if ui.is_json() {
         let facts = facts.unwrap_or_else(|| Facts {
@@ -112,7 +115,20 @@ fn print(context: &Context, store: &Store, found: &Found, zone: &TimeZone) -> Re
             names: Vec::new(),
         });
         let Facts { session, agent, paths, .. } = facts;
-        ui.json(&json::Log { schema: json::LOG, head: head(found), session, agent, paths })?;
+        let erased = act.map(json::Erased::of);
+        ui.json(&json::Log { schema: json::LOG, head: head(found), session, agent, paths, erased })?;
+        return Ok(());
+    }
+    if let Some(act) = act {
+        let when = time::show(act.time, zone);
+        ui.line(format_args!(
+            "{}  {}  {:<11}  {:<12}  {}",
+            ui.name(found.record().short()),
+            ui.faint(time::show(fact.time, zone)),
+            fact.kind.name(),
+            "-",
+            sanitize::line(&format!("{}  erased {when} by {}", summary(found, None), act.writer.short()))
+        ))?;
         return Ok(());
     }
     let agent = facts.as_ref().and_then(|facts| facts.agent.as_deref()).unwrap_or("-");

@@ -1,5 +1,6 @@
 //! `show`: a record with all that is known of it.
 
+use agent_trace_store::erased::Act;
 use agent_trace_store::json::canonicalize;
 use agent_trace_store::question::Found;
 use agent_trace_store::record::TranscriptRecord;
@@ -62,7 +63,8 @@ fn commit_of(
     let ledger = records.iter().map(Versions::answer).find(|found| found.event.fact.kind == Kind::LEDGER);
     let Some(found) = ledger else { return Ok(None) };
     // What another program calls a ledger and is none is shown as it is.
-    let Ok(ledger) = Ledger::decode(&store.read(&found.record())?) else { return Ok(None) };
+    let Some(record) = store.read_unless_erased(&found.record())? else { return Ok(None) };
+    let Ok(ledger) = Ledger::decode(&record) else { return Ok(None) };
     commit::describe(store, snapshot, &ledger).map(Some)
 }
 
@@ -95,9 +97,11 @@ fn show_json(
     commit: Option<json::CommitSummary>,
 ) -> Result<(), Failure> {
     let mut shown = Vec::new();
+    let erased = store.erased();
     for versions in records {
         for (found, chosen) in wanted(versions, all) {
-            let bytes = store.read(&found.record())?;
+            let bytes = store.read_unless_erased(&found.record())?.unwrap_or_default();
+            let size = bytes.len() as u64;
             // What is no JSON for every reader is had by `cat`.
             let text = String::from_utf8(bytes).ok().filter(|text| is_strict(text));
             let record = text.and_then(|text| RawValue::from_string(text).ok());
@@ -110,7 +114,8 @@ fn show_json(
             shown.push(json::Record {
                 head: head(found),
                 elsewhere,
-                bytes: target::object_bytes(store, &found.record())?,
+                erased: found.event.fact.objects.iter().find_map(|id| erased.act(id)).map(json::Erased::of),
+                bytes: size,
                 versions: versions.all.len() as u64,
                 chosen,
                 record,
@@ -147,7 +152,7 @@ fn show_records(
 fn show_record(context: &Context, place: &Place, store: &Store, found: &Found) -> Result<(), Failure> {
     let ui = &context.ui;
     let fact = &found.event.fact;
-    let bytes = store.read(&found.record())?;
+    let record = store.read_unless_erased(&found.record())?;
     ui.line(format_args!("{} {}", ui.strong(fact.kind.name()), ui.name(found.record())))?;
     ui.line(format_args!("key      {}", sanitize::line(&fact.key)))?;
     ui.line(format_args!("time     {}", time::show(fact.time, &zone())))?;
@@ -157,6 +162,12 @@ fn show_record(context: &Context, place: &Place, store: &Store, found: &Found) -
         found.event.seq,
         found.event.writer.short()
     ))?;
+    let Some(bytes) = record else {
+        if let Presence::Erased(act) = store.presence(&found.record())? {
+            ui.line(format_args!("erased   {}", erased_words(&act)))?;
+        }
+        return Ok(());
+    };
     ui.line(format_args!("size     {}", ui::bytes(bytes.len() as u64)))?;
     for body in &fact.objects[1..] {
         let words = match store.presence(body)? {
@@ -165,6 +176,7 @@ fn show_record(context: &Context, place: &Place, store: &Store, found: &Found) -
                 let size = TranscriptRecord::decode(&bytes).map_or(0, |record| record.size);
                 format!("{}, elsewhere: {}", ui::bytes(size), holders.names(&remotes))
             }
+            Presence::Erased(act) => format!("erased {}", erased_words(&act)),
             Presence::Present | Presence::Missing => ui::bytes(target::object_bytes(store, body)?),
         };
         ui.line(format_args!("bytes    {} ({})", ui.name(body.short()), sanitize::line(&words)))?;
@@ -172,6 +184,11 @@ fn show_record(context: &Context, place: &Place, store: &Store, found: &Found) -
     ui.line("")?;
     ui.line(sanitize::block(&pretty(&bytes)))?;
     Ok(())
+}
+
+/// When and by whom.
+fn erased_words(act: &Act) -> String {
+    format!("{} by writer {}", time::show(act.time, &zone()), act.writer.short())
 }
 
 /// Whether this is JSON that every reader takes: no key twice, not nested without end.

@@ -137,10 +137,10 @@ impl Tally {
 
 /// A record's length and its agent. Ledgers and commit-links are not made by an agent.
 fn agent(store: &Store, event: &Counted) -> Result<(u64, Option<String>)> {
-    if matches!(event.kind, Kind::LEDGER | Kind::COMMIT_LINK) {
+    if matches!(event.kind, Kind::LEDGER | Kind::COMMIT_LINK | Kind::ERASE) {
         return Ok((0, Some("git".to_owned())));
     }
-    let bytes = store.read(&event.record)?;
+    let bytes = store.read_unless_erased(&event.record)?.unwrap_or_default();
     let agent = record::facts(event.kind, &bytes).ok().and_then(|facts| facts.agent).map(Cow::into_owned);
     Ok((bytes.len() as u64, agent))
 }

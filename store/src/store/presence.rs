@@ -20,6 +20,8 @@ impl Store {
             return Err(bad.error);
         }
         let mut elsewhere = notes.elsewhere;
+        let erased = self.erased();
+        elsewhere.retain(|id| !erased.contains(id));
         if !elsewhere.is_empty() {
             let ids: Vec<ObjectId> = elsewhere.ids().copied().collect();
             let mut here = self.here(&ids)?.into_iter();
@@ -30,6 +32,9 @@ impl Store {
 
     /// Whether an object can be had, and where.
     pub fn presence(&self, id: &ObjectId) -> Result<Presence> {
+        if let Some(act) = self.erased().act(id) {
+            return Ok(Presence::Erased(*act));
+        }
         if self.locate(id)?.is_some() {
             return Ok(Presence::Present);
         }
@@ -41,8 +46,13 @@ impl Store {
 
     /// Drops notes of objects that are here by now, and joins the others where they are many.
     pub fn tidy_elsewhere(&self) -> Result<()> {
+        let erased = self.erased();
         elsewhere::tidy(self.env(), self.dir(), &mut |ids| {
-            let here = self.here(ids)?;
+            let mut here = self.here(ids)?;
+            for (id, here) in ids.iter().zip(&mut here) {
+                // What is erased is nowhere, and needs no note.
+                *here = *here || erased.contains(id);
+            }
             if here.contains(&true) {
                 // What a note is dropped for must not be lost by a power cut.
                 self.settle()?;

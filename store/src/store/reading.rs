@@ -260,6 +260,7 @@ impl Store {
         id: &ObjectId,
         sink: &mut dyn FnMut(&[u8]) -> Result<()>,
     ) -> Result<()> {
+        self.refuse_erased(id)?;
         let (parts, bytes) = self.leaves_with(extra, id)?;
         let single = parts.len() == 1 && parts[0].id == *id;
         let mut whole = blake3::Hasher::new();
@@ -361,7 +362,7 @@ impl Store {
     }
 
     /// Hands a plain object's bytes over after comparing their hash.
-    fn with_plain(
+    pub(super) fn with_plain(
         &self,
         extra: &[Arc<Sealed>],
         id: &ObjectId,

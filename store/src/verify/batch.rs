@@ -23,6 +23,8 @@ pub(super) struct Taken {
     pub(super) faults: Vec<Fault>,
     /// Events whose record is not in the batch, with the marks that they have if it is found elsewhere.
     loose: Vec<(usize, Marks)>,
+    /// Events whose record is erased.
+    erased: Vec<usize>,
 }
 
 impl Taken {
@@ -107,7 +109,9 @@ impl Taken {
                 continue;
             }
             *event_marks = marks(&event.fact, &[]);
-            if let Ok(bytes) = store.read(&record) {
+            if store.erased().contains(&record) {
+                self.erased.push(number);
+            } else if let Ok(bytes) = store.read(&record) {
                 self.loose.push((number, marks(&event.fact, &bytes)));
             }
         }
@@ -125,6 +129,7 @@ impl Taken {
             let names = names.map(|(prefix, cites)| NameEntry { prefix: *prefix, event, cites: *cites });
             survey.loose_names.extend(names);
         }
+        survey.erased_events.extend(self.erased.into_iter().map(|number| before + length_u32(number)));
         match survey.contents.absorb(self.digest) {
             Ok(rows) => survey.times.extend(rows.iter().map(|row| row.time.micros())),
             Err(error) => survey.faults.push(Fault { code: "frame", place: None, message: text(&error) }),

@@ -334,6 +334,23 @@ impl<'a> Closure<'a> {
         true
     }
 
+    /// The plain parts that objects come down to.
+    pub(crate) fn leaves(&self, ids: impl Iterator<Item = ObjectId>) -> Vec<ObjectId> {
+        let recipes: HashMap<ObjectId, &Recipe> =
+            self.recipes.iter().map(|(_, recipe)| (recipe.id, recipe)).collect();
+        let (mut waiting, mut seen) = (ids.collect::<Vec<_>>(), std::collections::HashSet::new());
+        let mut leaves = Vec::new();
+        while let Some(id) = waiting.pop() {
+            if seen.insert(id) {
+                match recipes.get(&id) {
+                    Some(recipe) => waiting.extend(recipe.parts.iter().map(|part| part.id)),
+                    None => leaves.push(id),
+                }
+            }
+        }
+        leaves
+    }
+
     /// Adds to what is wrong, by object, the recipes that it concerns through their parts.
     pub(crate) fn taints(&self, mut causes: HashMap<ObjectId, Vec<usize>>) -> HashMap<ObjectId, Vec<usize>> {
         if causes.is_empty() {

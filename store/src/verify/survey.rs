@@ -3,6 +3,7 @@
 //! Unlike `scan`, which stops where a reader must, this goes on behind every damage and keeps what is good; it takes
 //! neither the footer's word nor the index's. Changes nothing.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
@@ -111,6 +112,8 @@ pub(crate) struct Survey {
     pub(crate) names: Vec<NameEntry>,
     /// Names that events may have beyond those in `contents`, since their records lie elsewhere.
     pub(crate) loose_names: Vec<NameEntry>,
+    /// Events whose records are erased: they may still be found by what those said.
+    pub(crate) erased_events: BTreeSet<u32>,
 }
 
 impl Survey {
@@ -146,6 +149,7 @@ impl Survey {
             lost_ids: Vec::new(),
             names: Vec::new(),
             loose_names: Vec::new(),
+            erased_events: BTreeSet::new(),
         }
     }
 }

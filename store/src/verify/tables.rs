@@ -85,8 +85,11 @@ fn compare_names(survey: &mut Survey, listed: &[NameEntry], messages: &mut Vec<S
     let missing = names.iter().filter(|name| listed.binary_search(name).is_err()).count();
     let mut loose = std::mem::take(&mut survey.loose_names);
     loose.sort_unstable();
-    let extra =
-        listed.iter().filter(|name| names.binary_search(name).is_err() && loose.binary_search(name).is_err());
+    let extra = listed.iter().filter(|name| {
+        names.binary_search(name).is_err()
+            && loose.binary_search(name).is_err()
+            && !survey.erased_events.contains(&name.event)
+    });
     let extra = extra.count();
     let sorted = listed.is_sorted_by(|a, b| a < b);
     if missing > 0 || extra > 0 || !sorted {
