@@ -43,6 +43,7 @@ pub mod cache;
 pub mod layout;
 pub mod elsewhere;
 pub mod store;
+pub mod adoption;
 pub mod question;
 pub mod intake;
 // care
