@@ -44,6 +44,7 @@ pub mod layout;
 pub mod erased;
 pub mod elsewhere;
 pub mod store;
+pub mod adoption;
 pub mod question;
 pub mod intake;
 // care

@@ -212,6 +212,7 @@ impl Store {
             erased: RwLock::default(),
         };
         crate::replace::finish_interrupted(&store)?;
+        crate::adoption::finish_interrupted(&store)?;
         store.refresh()?;
         if leave {
             // Where the tip cannot be kept, the copy that this one came from still signs its log.
@@ -284,6 +285,12 @@ impl Store {
     pub fn adopt_indexed(&self, path: &Path, id: &SegmentId, feed: Feed) -> Result<()> {
         self.adopt(path, id)?;
         self.apply(vec![(feed.row.nonce, HEADER_BYTES as u64, feed)])
+    }
+
+    /// Tells the index of segments that have just become part of the store, of which is known already what it would learn by
+    /// reading them.
+    pub fn index_known(&self, feeds: Vec<Feed>) -> Result<()> {
+        self.apply(feeds.into_iter().map(|feed| (feed.row.nonce, HEADER_BYTES as u64, feed)).collect())
     }
 
     /// Where the own log stands, durably or not.

@@ -37,6 +37,7 @@ pub mod accept;
 pub mod take;
 pub mod bodies;
 pub mod pull;
+pub mod bundle;
 pub mod wire;
 pub mod reconcile;
 pub mod service;

@@ -114,6 +114,37 @@ pub const BRING_TOGETHER_MIN: usize = 4;
 /// Times that a pull asks again after a stream that was cut.
 pub const STREAMS_MAX: u32 = 5;
 
+/// A bundle in one file; also what is taken of a pipe.
+pub const BUNDLE_BYTES_MAX: u64 = 1 << 40;
+/// Files in one bundle.
+pub const BUNDLE_ENTRIES_MAX: usize = 262_144;
+/// The name of a file in a bundle.
+pub const BUNDLE_KEY_BYTES_MAX: usize = 128;
+/// The directory of a bundle.
+pub const BUNDLE_DIRECTORY_BYTES_MAX: u64 = 64 << 20;
+/// The readable manifest of a bundle.
+pub const BUNDLE_INFO_BYTES_MAX: u64 = 8 << 20;
+/// Sessions that the readable manifest of a bundle names, before it only counts them.
+pub const BUNDLE_SESSIONS_MAX: usize = 1_000;
+/// A segment of a bundle ends when it has grown past this.
+pub const BUNDLE_SEGMENT_BYTES_TARGET: u64 = 64 << 20;
+/// Bytes of transcripts before compression that are gathered at once for a bundle.
+pub const BUNDLE_PORTION_BYTES_TARGET: u64 = 256 << 20;
+/// Events of records that are gathered at once for a bundle.
+pub const BUNDLE_PORTION_EVENTS_TARGET: usize = 8_192;
+/// Times that what is in a bundle may grow when it is decompressed, beyond [`BUNDLE_RAW_BYTES_FREE`].
+pub const BUNDLE_RAW_FACTOR_MAX: u64 = 1_000;
+/// Bytes after decompression that any bundle may have.
+pub const BUNDLE_RAW_BYTES_FREE: u64 = 4 << 30;
+/// Memory for the directories of all segments of a bundle.
+pub const BUNDLE_DIRECTORIES_BYTES_MAX: u64 = 1 << 30;
+/// Conflicts of natural keys, and transcripts that differ, of which an import tells one by one.
+pub const BUNDLE_CONFLICTS_MAX: usize = 1_000;
+/// What an import appends in one batch rather than as segments of its own.
+pub const BUNDLE_BATCH_EVENTS_MAX: usize = 8_192;
+/// Events of which an import keeps what the index learns, rather than let it read them again.
+pub const BUNDLE_FEED_EVENTS_MAX: u64 = 262_144;
+
 /// What redb may keep of the arrivals of a project.
 pub const ARRIVALS_CACHE_BYTES: usize = 32 << 20;
 /// Uploads that a token may have in one project at once.

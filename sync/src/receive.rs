@@ -145,7 +145,8 @@ pub fn check_among(
     check_with(store, sealed, others, tips, neighbours, Bodies::Along, false)
 }
 
-fn check_with(
+/// All of these: `others` may hold objects, `bodies` may be absent, and the index may want to learn.
+pub(crate) fn check_with(
     store: &Store,
     sealed: &Arc<Sealed>,
     others: &[Arc<Sealed>],

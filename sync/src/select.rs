@@ -99,7 +99,7 @@ pub(crate) fn without_bodies(store: &Store, sources: &[Source], missing: &EventS
 }
 
 /// Events of other writers beyond what those have signed: whoever pulled them would refuse them.
-fn unsigned(store: &Store, state: &State, mine: &EventSet) -> Result<EventSet> {
+pub(crate) fn unsigned(store: &Store, state: &State, mine: &EventSet) -> Result<EventSet> {
     let mut signed: HashMap<WriterId, u64> =
         state.tips.iter().map(|(writer, tip)| (*writer, tip.seq.get())).collect();
     for tip in store.index().read(|view| view.tips())?.unwrap_or_default() {

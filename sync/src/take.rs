@@ -96,7 +96,12 @@ pub(crate) fn forked_logs(
 }
 
 /// Reads the ids of a log's events that are here.
-fn note_log(store: &Store, held: &EventSet, writer: &WriterId, forked: &mut ForkedIds) -> Result<()> {
+pub(crate) fn note_log(
+    store: &Store,
+    held: &EventSet,
+    writer: &WriterId,
+    forked: &mut ForkedIds,
+) -> Result<()> {
     let ranges = held.log(writer).map(|log| log.ranges().to_vec()).unwrap_or_default();
     let log = EventSet::from_ranges(ranges.into_iter().map(|(first, last)| (*writer, first, last)));
     for event in events_in(store, &log)? {

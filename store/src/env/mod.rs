@@ -88,6 +88,10 @@ pub trait Fs: Send + Sync {
     fn sync_dir(&self, path: &Path) -> io::Result<()>;
     /// Length, times and identity of a file or directory, following links.
     fn metadata(&self, path: &Path) -> io::Result<Metadata>;
+    /// Whether a name is a file or a directory itself: no link, no pipe, no device.
+    fn is_plain(&self, path: &Path) -> io::Result<bool> {
+        self.metadata(path).map(|_| true)
+    }
     /// The rights of a file, where there are such: the lower nine bits as Unix has them.
     fn mode(&self, _path: &Path) -> io::Result<Option<u32>> {
         Ok(None)

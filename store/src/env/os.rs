@@ -111,6 +111,11 @@ impl Fs for OsFs {
         })
     }
 
+    fn is_plain(&self, path: &Path) -> io::Result<bool> {
+        let kind = fs::symlink_metadata(path)?.file_type();
+        Ok(kind.is_file() || kind.is_dir())
+    }
+
     fn mode(&self, path: &Path) -> io::Result<Option<u32>> {
         Ok(Some(fs::metadata(path)?.permissions().mode() & 0o777))
     }
