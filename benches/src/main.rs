@@ -20,6 +20,7 @@ mod crowd;
 mod exchange;
 mod files;
 mod generate;
+mod hooks;
 mod ingest;
 mod large;
 mod layout;
@@ -130,6 +131,8 @@ enum Work {
     Service,
     /// Hooks, against the peer's
     Capture,
+    /// git commit with our hooks, against git commit without
+    Hooks,
     /// Finding the difference of two sets of ids
     Reconcile,
     /// Opening after kill -9
@@ -204,13 +207,14 @@ type Section = fn(&Options, &mut Report) -> Result<()>;
 
 /// Runs the sections asked for; one that cannot go on does not stop the next.
 fn measured(work: &Work, options: &Options, report: &mut Report) {
-    let sections: [(&str, Section); 9] = [
+    let sections: [(&str, Section); 10] = [
         ("corpus", corpus::run),
         ("records", records::run),
         ("questions", questions::run),
         ("sync", exchange::run),
         ("service", service::run),
         ("capture", capture::run),
+        ("hooks", hooks::run),
         ("reconcile", reconcile::run),
         ("recover", recover::run),
         ("attribution", attribution::run),
@@ -222,6 +226,7 @@ fn measured(work: &Work, options: &Options, report: &mut Report) {
         Work::Sync => "sync",
         Work::Service => "service",
         Work::Capture => "capture",
+        Work::Hooks => "hooks",
         Work::Reconcile => "reconcile",
         Work::Recover => "recover",
         Work::Attribution => "attribution",

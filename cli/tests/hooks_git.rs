@@ -7,59 +7,9 @@ use std::path::Path;
 
 use serde_json::json;
 
-use support::hooks::{World, common, events, put, state, text, tree};
+use support::hooks::{World, check_push, check_told, common, events, put, state, text, tree};
 
 mod support;
-
-/// Works in a repository with hooks, and compares what they tell.
-fn check_told(world: &World, repository: &Path) {
-    world.told();
-    world.commit(repository, "one");
-    assert_eq!(world.told(), ["hook post-commit<>"]);
-    let old = world.git(repository, &["rev-parse", "HEAD"]);
-    world.git(repository, &["commit", "-q", "--amend", "-m", "amended"]);
-    let new = world.git(repository, &["rev-parse", "HEAD"]);
-    assert_eq!(world.told(), ["hook post-commit<>", &format!("hook post-rewrite amend<{old} {new}>")]);
-    // A branch that is rebased, one commit that is picked, and a squash.
-    let start = world.git(repository, &["rev-parse", "HEAD"]);
-    world.git(repository, &["checkout", "-q", "-b", "side"]);
-    world.commit(repository, "two");
-    world.git(repository, &["checkout", "-q", "-b", "base", &start]);
-    world.commit(repository, "three");
-    world.git(repository, &["checkout", "-q", "side"]);
-    world.told();
-    let old = world.git(repository, &["rev-parse", "HEAD"]);
-    world.git(repository, &["rebase", "-q", "base"]);
-    let new = world.git(repository, &["rev-parse", "HEAD"]);
-    let told: Vec<String> = world.told().into_iter().filter(|line| line.contains("post-rewrite")).collect();
-    assert_eq!(told, [format!("hook post-rewrite rebase<{old} {new}>")]);
-    world.git(repository, &["checkout", "-q", "base"]);
-    world.git(repository, &["merge", "-q", "--squash", "side"]);
-    world.git(repository, &["commit", "-q", "-m", "squashed"]);
-    assert_eq!(world.told(), ["hook post-commit<>"]);
-    world.git(repository, &["checkout", "-q", "-b", "picked", &start]);
-    world.git(repository, &["cherry-pick", "side"]);
-    assert_eq!(world.told().iter().filter(|line| *line == "hook post-commit<>").count(), 1);
-    check_push(world, repository);
-}
-
-fn check_push(world: &World, repository: &Path) {
-    let target = world.path("target.git");
-    let format = world.git(repository, &["rev-parse", "--show-object-format"]);
-    world.git(&world.path(""), &["init", "-q", "--bare", &format!("--object-format={format}"), "target.git"]);
-    world.git(&target, &["config", "receive.shallowUpdate", "true"]);
-    let (url, head) = (target.to_str().unwrap(), world.git(repository, &["rev-parse", "HEAD"]));
-    let said = world.try_git(repository, &["push", "-q", url, "HEAD:refs/heads/x"]).well();
-    assert_eq!((said.out.as_str(), said.err.as_str()), ("", ""));
-    let told = world.told();
-    assert_eq!(told.len(), 1, "{told:?}");
-    assert!(
-        told[0].starts_with(&format!("hook pre-push {url} {url}<HEAD {head} refs/heads/x 0000")),
-        "{told:?}"
-    );
-    assert_eq!(world.git(&target, &["rev-parse", "refs/heads/x"]), head);
-    fs::remove_dir_all(target).unwrap();
-}
 
 /// Installs by `init` from a place, works, removes, and compares with what was there.
 fn check(world: &World, init_in: &Path, work_in: &Path) {

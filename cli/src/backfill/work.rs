@@ -3,12 +3,12 @@
 //! Sessions are taken in portions of bounded size. What a portion gave is durable before its files count as read, so a
 //! run that was stopped goes on where it was.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use agent_trace_store::env::Env;
 use agent_trace_store::intake::Intake;
 use agent_trace_store::progress::Progress;
-use agent_trace_store::question::{self, Query};
+use agent_trace_store::question::{self, Found, Query};
 use agent_trace_store::record;
 use agent_trace_store::store::Snapshot;
 use agent_trace_store::{Kind, Result, Store, Timestamp};
@@ -21,14 +21,18 @@ use super::sessions::{self, Session};
 use super::tree::Tree;
 use super::{Calls, Options, Place, Report, Skipped, done, lines};
 use crate::capture::adapters::Agent;
-use crate::edit::trace::{self, TraceRecord};
-use crate::edit::{self, Call};
+use crate::edit::gist::gist;
+use crate::edit::trace::{self, TraceEdits, TraceRecord};
+use crate::edit::{self, Call, ToolEdit};
 use crate::import;
 
 /// Bytes of sessions that one portion reads; a single session may be longer.
 const PORTION_BYTES: u64 = 96 << 20;
 /// The longest file that is one value.
 const VALUE_BYTES_MAX: u64 = 256 << 20;
+
+/// How far the time in a session may be from that at which a hook told of the same call.
+const APART_MICROS_MAX: u64 = 600_000_000;
 
 /// Brings in what agents have left; linking is the caller's.
 pub(crate) fn run(place: &Place<'_>, options: &Options, progress: &dyn Progress) -> Result<Report> {
@@ -141,10 +145,17 @@ fn import_transcripts(
     Ok(())
 }
 
+/// A trace that a session tells of.
+struct ToldTrace {
+    record: TraceRecord,
+    time: Timestamp,
+    gist: String,
+}
+
 /// What one session gave.
 #[derive(Default)]
 struct Outcome {
-    traces: Vec<(TraceRecord, Timestamp)>,
+    traces: Vec<ToldTrace>,
     calls: Calls,
     skipped: Vec<Skipped>,
 }
@@ -276,17 +287,15 @@ impl Taker<'_> {
         let id = trace::trace_id(agent, &session, call.tool_use.as_deref(), "PostToolUse", &call.payload);
         let time = call.time.unwrap_or(candidate.metadata.modified);
         let folder = call.folder.clone().unwrap_or_else(|| self.session.folder.clone());
-        let mut files = Vec::new();
         let is_seen = !self.seen.insert(id.clone());
-        for mut edit in call.edits {
-            let Some(name) = self.work.tree.name(&self.session.root, &folder, &edit.path) else { continue };
-            if is_seen {
-                continue;
-            }
+        let name = |edit: &ToolEdit| self.work.tree.name(&self.session.root, &folder, &edit.path);
+        let named = call.edits.into_iter().filter_map(|edit| Some((name(&edit)?, edit)));
+        let mut files: Vec<(String, ToolEdit)> = named.collect();
+        let gist = gist(files.iter().map(|(name, edit)| (name.as_str(), &edit.change)));
+        for (name, edit) in files.iter_mut().filter(|_| !is_seen) {
             let at = (call.revision.as_deref(), call.branch.as_deref(), time);
-            self.files.complete(self.work.history.as_ref(), &mut edit, &name, at);
-            self.files.edited(&edit, &name);
-            files.push((name, edit));
+            self.files.complete(self.work.history.as_ref(), edit, name, at);
+            self.files.edited(edit, name);
         }
         let count = match () {
             () if is_seen => &mut outcome.calls.known,
@@ -305,6 +314,7 @@ impl Taker<'_> {
                     conversation: self.session.conversation(),
                     tool: call.tool,
                     tool_use: call.tool_use,
+                    gist: None,
                     event: "PostToolUse".to_owned(),
                     time,
                     sequence,
@@ -314,7 +324,8 @@ impl Taker<'_> {
                     agent_id: call.agent_id.or_else(|| self.session.part.clone()),
                     project: self.work.options.project_id.clone(),
                 };
-                outcome.traces.push((trace::encode(&id, &call, &resolved)?, time));
+                let record = trace::encode(&id, &call, &resolved)?;
+                outcome.traces.push(ToldTrace { record, time, gist });
                 return Ok(());
             }
         };
@@ -345,11 +356,14 @@ impl<'a> Taking<'a> {
         // Calls of Cursor have no ids here, so those that a hook has told of cannot be recognised one by one.
         let is_captured = session.agent == Agent::Cursor
             && !held.is_empty()
-            && !outcome.traces.iter().any(|(record, _)| held.contains(&record.id));
+            && !outcome.traces.iter().any(|told| held.contains_key(&told.record.id));
+        let is_all_held = outcome.traces.iter().all(|told| held.contains_key(&told.record.id));
+        let mut unnamed = if is_all_held || is_captured { Unnamed::default() } else { self.unnamed(&held)? };
         let mut calls = outcome.calls;
-        for (record, time) in outcome.traces {
+        for ToldTrace { record, time, gist } in outcome.traces {
             report.first = Some(report.first.map_or(time, |first| first.min(time)));
-            if is_captured || held.contains(&record.id) || !self.seen.insert(short(&record)) {
+            let is_held = held.contains_key(&record.id) || unnamed.take(&gist, time);
+            if is_captured || is_held || !self.seen.insert(short(&record)) {
                 calls.known += 1;
                 continue;
             }
@@ -364,15 +378,28 @@ impl<'a> Taking<'a> {
         if dry { Ok(()) } else { self.intake.append_if_large() }
     }
 
-    /// The traces that the store holds of a session.
-    fn held(&self, session: &Session) -> Result<HashSet<String>> {
+    /// The traces that the store holds of a session, by their ids.
+    fn held(&self, session: &Session) -> Result<HashMap<String, Found>> {
         if !self.has_traces {
-            return Ok(HashSet::new());
+            return Ok(HashMap::new());
         }
         let query =
             Query { kind: Some(Kind::TRACE), session: Some(session.session.clone()), ..Query::default() };
         let held = question::list(self.store, self.snapshot, &query)?;
-        Ok(held.into_iter().map(|found| found.event.fact.key).collect())
+        Ok(held.into_iter().map(|found| (found.event.fact.key.clone(), found)).collect())
+    }
+
+    /// Those of them that come from hooks which do not name the call.
+    fn unnamed(&self, held: &HashMap<String, Found>) -> Result<Unnamed> {
+        let mut unnamed = Unnamed::default();
+        for found in held.values() {
+            // What a pull left out, or what cannot be read as a trace, is none of a hook's.
+            let Ok(bytes) = self.store.read(&found.record()) else { continue };
+            if let Ok(TraceEdits { gist: Some(gist), time, .. }) = TraceEdits::read(found.record(), &bytes) {
+                unnamed.0.entry(gist).or_default().push(time);
+            }
+        }
+        Ok(unnamed)
     }
 
     /// Makes what was taken durable, and notes that it has to be linked.
@@ -386,6 +413,20 @@ impl<'a> Taking<'a> {
             done::set_pending(self.store, from)?;
         }
         self.intake.append()
+    }
+}
+
+/// When calls were that hooks have told of without naming them, by what they were told to do.
+#[derive(Default)]
+struct Unnamed(HashMap<String, Vec<Timestamp>>);
+
+impl Unnamed {
+    /// Whether a call is one of them; each is one call only.
+    fn take(&mut self, gist: &str, time: Timestamp) -> bool {
+        let Some(times) = self.0.get_mut(gist) else { return false };
+        let away = |at: usize| times[at].micros().abs_diff(time.micros());
+        let nearest = (0..times.len()).min_by_key(|at| away(*at)).filter(|at| away(*at) <= APART_MICROS_MAX);
+        nearest.map(|at| times.swap_remove(at)).is_some()
     }
 }
 

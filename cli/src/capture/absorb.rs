@@ -25,6 +25,7 @@ use super::spool::Spool;
 use super::state::State;
 use super::tail::Mark;
 use super::transcripts::{self, Conversation, Source};
+use crate::edit::gist::gist;
 use crate::edit::trace::{self, TraceEdits, TraceRecord};
 use crate::edit::{self, Call, ToolEdit};
 
@@ -303,19 +304,17 @@ impl<'p, 's> Batch<'p, 's> {
             session.next = session.next.max(sequence + 1);
             return Ok(());
         }
-        let files: Vec<_> = event
-            .edits
-            .iter()
-            .filter_map(|edit| {
-                let (name, edit) = complete(entry, edit, &befores)?;
-                Some((name, edit::resolve(&edit)))
-            })
-            .collect();
-        if files.is_empty() {
+        let edits: Vec<(String, ToolEdit)> =
+            event.edits.iter().filter_map(|edit| complete(entry, edit, &befores)).collect();
+        if edits.is_empty() {
             // All of it happened outside the repository.
             return Ok(());
         }
-        let call = self.call(entry, event, &main, next);
+        let mut call = self.call(entry, event, &main, next);
+        if call.tool_use.is_none() {
+            call.gist = Some(gist(edits.iter().map(|(name, edit)| (name.as_str(), &edit.change))));
+        }
+        let files: Vec<_> = edits.into_iter().map(|(name, edit)| (name, edit::resolve(&edit))).collect();
         let TraceRecord { id, canonical } = trace::encode(&id, &call, &files)?;
         let facts = record::facts(Kind::TRACE, &canonical)?;
         self.intake.record(Kind::TRACE, &canonical, &facts, entry.facts.arrived, &[])?;
@@ -350,6 +349,7 @@ impl<'p, 's> Batch<'p, 's> {
             conversation: own.key(),
             tool: event.tool.clone().unwrap_or_else(|| event.name.clone()),
             tool_use: event.tool_use.clone(),
+            gist: None,
             event: event.name.clone(),
             time: entry.facts.arrived,
             sequence,

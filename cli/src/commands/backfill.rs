@@ -31,7 +31,8 @@ pub(super) fn run(context: &Context, args: &args::Backfill) -> Result<Done, Fail
     let since = context.time(args.since.as_deref(), Edge::First)?;
     let agents = args.agent.iter().map(|name| agent(name)).collect::<Result<Vec<Agent>, Failure>>()?;
     yield_to_others();
-    let (place, store) = context.open()?;
+    // What hooks have told of already is recognised only once it is in the store.
+    let (place, store) = if args.dry_run { context.open()? } else { context.open_current()? };
     let git = Git::from(&context.settings.directory);
     let has_git = git.ask(&["rev-parse", "--git-dir"]).is_ok();
     let options = Options {

@@ -9,6 +9,7 @@
 //! payloads, no spool, no git.
 
 pub(crate) mod diff;
+pub(crate) mod gist;
 pub(crate) mod hunk;
 pub(crate) mod line;
 mod resolve;
@@ -101,6 +102,8 @@ pub(crate) struct Call {
     pub(crate) tool: String,
     /// The agent's id of the call.
     pub(crate) tool_use: Option<String>,
+    /// What it was told to do, where it has no id.
+    pub(crate) gist: Option<String>,
     /// The event that told of it.
     pub(crate) event: String,
     /// When it was.

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `version`, `id`, `timestamp`, `tool`, `files`, `vcs` | as agent-trace-cli 0.1.3 has them; ranges and line hashes are of whole lines of the file |
 //! | `metadata` | session, tool, call, event, sequence and so on, as there; never an absolute path |
+//! | `metadata.agent_trace.gist` | of a call that its hook did not name: what it was told to do, see [`super::gist`] |
 //! | `metadata.agent_trace.files[i]` | of `files[i]`: `whole`, and `hunks`, one for each place that changed, in order |
 //! | hunk: `new_start`, `lines` | the first new line, from 1, and how many; those with lines are the ranges, in order |
 //! | hunk: `old_start` | the first line that went, from 1, in the file before; absent where it is not known |
@@ -89,7 +90,7 @@ pub(crate) fn encode(id: &str, call: &Call, files: &[(String, Resolved)]) -> Res
             branch: call.branch.clone(),
             transcript_bytes: call.transcript_bytes,
             agent_id: call.agent_id.clone(),
-            agent_trace: Some(Ours { files: ours }),
+            agent_trace: Some(Ours { gist: call.gist.clone(), files: ours }),
         },
     };
     let spelled = serde_json::to_vec(&trace)
@@ -171,6 +172,8 @@ pub(crate) struct TraceEdits {
     pub(crate) agent: String,
     /// The session.
     pub(crate) session: Option<String>,
+    /// What it was told to do, where its hook did not name the call.
+    pub(crate) gist: Option<String>,
     /// What it did to files.
     pub(crate) files: Vec<FileEdit>,
 }
@@ -195,7 +198,8 @@ impl TraceEdits {
     pub(crate) fn read(record: ObjectId, bytes: &[u8]) -> Result<TraceEdits> {
         let trace: Trace = serde_json::from_slice(bytes)
             .map_err(|error| Error::invalid("cannot read a trace").with_source(error))?;
-        let mut ours = trace.metadata.agent_trace.map(|ours| ours.files).unwrap_or_default().into_iter();
+        let (gist, ours) = trace.metadata.agent_trace.map(|ours| (ours.gist, ours.files)).unwrap_or_default();
+        let mut ours = ours.into_iter();
         let files = trace.files.into_iter().map(|file| read_file(file, ours.next())).collect();
         Ok(TraceEdits {
             id: trace.id,
@@ -204,6 +208,7 @@ impl TraceEdits {
             sequence: trace.metadata.edit_sequence.unwrap_or_default(),
             agent: trace.tool.name,
             session: trace.metadata.session_id,
+            gist,
             files,
         })
     }
@@ -380,6 +385,8 @@ struct Metadata {
 
 #[derive(Serialize, Deserialize)]
 struct Ours {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    gist: Option<String>,
     #[serde(default)]
     files: Vec<OurFile>,
 }

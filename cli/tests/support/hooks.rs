@@ -26,12 +26,18 @@ const LEADING: [&str; 6] = [
 
 pub(crate) struct World {
     root: TempDir,
+    /// A folder whose programs come before those of PATH.
+    first: Option<PathBuf>,
 }
 
 impl World {
     /// The program lies in `bin`, which is not on PATH.
     pub(crate) fn new() -> World {
-        let world = World { root: tempfile::tempdir().unwrap() };
+        World::with_first(None)
+    }
+
+    pub(crate) fn with_first(first: Option<PathBuf>) -> World {
+        let world = World { root: tempfile::tempdir().unwrap(), first };
         for name in ["home", "tmp", "bin", "real"] {
             fs::create_dir_all(world.path(name)).unwrap();
         }
@@ -89,6 +95,9 @@ impl World {
         let mut command = super::command(program, directory, &self.path("home"));
         for name in LEADING {
             command.env_remove(name);
+        }
+        if let Some(first) = &self.first {
+            command.env("PATH", format!("{}:{}", first.display(), std::env::var("PATH").unwrap()));
         }
         command
             .env("TMPDIR", self.path("tmp"))
@@ -242,4 +251,55 @@ pub(crate) fn events(world: &World, repository: &Path) -> Vec<Value> {
         .as_array()
         .unwrap()
         .clone()
+}
+
+/// Works in a repository with hooks, and compares what they tell.
+pub(crate) fn check_told(world: &World, repository: &Path) {
+    world.told();
+    world.commit(repository, "one");
+    assert_eq!(world.told(), ["hook post-commit<>"]);
+    let old = world.git(repository, &["rev-parse", "HEAD"]);
+    world.git(repository, &["commit", "-q", "--amend", "-m", "amended"]);
+    let new = world.git(repository, &["rev-parse", "HEAD"]);
+    assert_eq!(world.told(), ["hook post-commit<>", &format!("hook post-rewrite amend<{old} {new}>")]);
+    // A branch that is rebased, one commit that is picked, and a squash.
+    let start = world.git(repository, &["rev-parse", "HEAD"]);
+    world.git(repository, &["checkout", "-q", "-b", "side"]);
+    world.commit(repository, "two");
+    world.git(repository, &["checkout", "-q", "-b", "base", &start]);
+    world.commit(repository, "three");
+    world.git(repository, &["checkout", "-q", "side"]);
+    world.told();
+    let old = world.git(repository, &["rev-parse", "HEAD"]);
+    world.git(repository, &["rebase", "-q", "base"]);
+    let new = world.git(repository, &["rev-parse", "HEAD"]);
+    let told: Vec<String> = world.told().into_iter().filter(|line| line.contains("post-rewrite")).collect();
+    assert_eq!(told, [format!("hook post-rewrite rebase<{old} {new}>")]);
+    world.git(repository, &["checkout", "-q", "base"]);
+    world.git(repository, &["merge", "-q", "--squash", "side"]);
+    world.git(repository, &["commit", "-q", "-m", "squashed"]);
+    assert_eq!(world.told(), ["hook post-commit<>"]);
+    world.git(repository, &["checkout", "-q", "-b", "picked", &start]);
+    world.git(repository, &["cherry-pick", "side"]);
+    assert_eq!(world.told().iter().filter(|line| *line == "hook post-commit<>").count(), 1);
+    check_push(world, repository);
+}
+
+/// Pushes to a repository that is made for it, and compares what the hook tells.
+pub(crate) fn check_push(world: &World, repository: &Path) {
+    let target = world.path("target.git");
+    let format = world.git(repository, &["rev-parse", "--show-object-format"]);
+    world.git(&world.path(""), &["init", "-q", "--bare", &format!("--object-format={format}"), "target.git"]);
+    world.git(&target, &["config", "receive.shallowUpdate", "true"]);
+    let (url, head) = (target.to_str().unwrap(), world.git(repository, &["rev-parse", "HEAD"]));
+    let said = world.try_git(repository, &["push", "-q", url, "HEAD:refs/heads/x"]).well();
+    assert_eq!((said.out.as_str(), said.err.as_str()), ("", ""));
+    let told = world.told();
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert!(
+        told[0].starts_with(&format!("hook pre-push {url} {url}<HEAD {head} refs/heads/x 0000")),
+        "{told:?}"
+    );
+    assert_eq!(world.git(&target, &["rev-parse", "refs/heads/x"]), head);
+    fs::remove_dir_all(target).unwrap();
 }
