@@ -24,7 +24,7 @@ use crate::limits::{
 };
 use crate::manifest::{Manifest, ManifestId, NO_MANIFEST, segment_key};
 use crate::remote::{FORMAT_KEY, decode_format};
-use crate::transport::{Folder, Transport};
+use crate::transport::{Folder, Listed, Transport};
 
 /// An open bundle.
 pub struct Bundle {
@@ -102,7 +102,7 @@ impl Bundle {
             return Err(Error::corrupt(format!("the bundle has more than {HEADS_MAX} heads")));
         }
         let mut heads = Vec::new();
-        for name in names {
+        for Listed { name, .. } in names {
             let writer = WriterId::parse(&name).map_err(|error| {
                 Error::corrupt(format!("head `{name}` of the bundle is no writer's")).with_source(error)
             })?;
@@ -168,17 +168,17 @@ impl Bundle {
         let stray = |name: &str| {
             Err(Error::corrupt(format!("`{name}` is in the bundle, and nothing in it names it")))
         };
-        for name in self.transport.list("")? {
+        for Listed { name, .. } in self.transport.list("")? {
             if ![FORMAT_KEY, INFO_KEY, "heads", "manifests", "segments"].contains(&name.as_str()) {
                 return stray(&name);
             }
         }
-        for name in self.transport.list("manifests")? {
+        for Listed { name, .. } in self.transport.list("manifests")? {
             if !manifests.iter().any(|id| agent_trace_store::id::encode_hex(id) == name) {
                 return stray(&name);
             }
         }
-        for name in self.transport.list("segments")? {
+        for Listed { name, .. } in self.transport.list("segments")? {
             if !SegmentId::parse(&name).is_ok_and(|id| segments.contains_key(&id)) {
                 return stray(&name);
             }

@@ -16,7 +16,7 @@ use crate::bundle::container::{
     Entry, encode_directory, encode_entry, encode_header, encode_trailer, is_key,
 };
 use crate::manifest::segment_key;
-use crate::transport::{Outlet, Transport, Upload};
+use crate::transport::{Listed, Outlet, Standing, Transport, Upload};
 
 const COPY_BYTES: usize = 1 << 20;
 /// Files up to this length can be read again while a bundle is written.
@@ -321,8 +321,16 @@ impl Transport for BundleWriter {
         Ok(None)
     }
 
-    fn list(&self, prefix: &str) -> Result<Vec<String>> {
+    fn list(&self, prefix: &str) -> Result<Vec<Listed>> {
         Ok(names_below(hold(&self.state).entries.iter(), prefix))
+    }
+
+    fn survey(&self, _prefix: &str) -> Result<Vec<Standing>> {
+        Err(Error::invalid("nothing is cleared up in a bundle that is being written"))
+    }
+
+    fn remove(&self, key: &str) -> Result<()> {
+        Err(Error::invalid(format!("`{key}` cannot be taken out of a bundle that is being written")))
     }
 
     fn write(&self, key: &str, content: &[u8]) -> Result<()> {
@@ -361,7 +369,7 @@ impl Transport for BundleWriter {
 }
 
 /// The names below a folder of a remote, or, for an empty prefix, at its top, folders among them.
-pub(crate) fn names_below<'e>(entries: impl Iterator<Item = &'e Entry>, prefix: &str) -> Vec<String> {
+pub(crate) fn names_below<'e>(entries: impl Iterator<Item = &'e Entry>, prefix: &str) -> Vec<Listed> {
     let prefix = prefix.trim_end_matches('/');
     let mut names: Vec<String> = entries
         .filter_map(|entry| {
@@ -374,5 +382,5 @@ pub(crate) fn names_below<'e>(entries: impl Iterator<Item = &'e Entry>, prefix: 
         .collect();
     names.sort_unstable();
     names.dedup();
-    names
+    names.into_iter().map(|name| Listed { name, version: None }).collect()
 }
