@@ -104,6 +104,7 @@ fn status_of(kind: ErrorKind) -> (u8, &'static str) {
         ErrorKind::Corrupt => (7, "corrupt"),
         ErrorKind::NotFound => (9, "not-found"),
         ErrorKind::Unsupported => (11, "unsupported"),
+        ErrorKind::Locked => (12, "locked"),
         ErrorKind::Full => (13, "full"),
         _ => (FAILED, "failed"),
     }

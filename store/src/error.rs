@@ -32,6 +32,8 @@ pub enum ErrorKind {
     Full,
     /// The caller may not do this.
     Denied,
+    /// A key is missing or wrong: give the secret.
+    Locked,
 }
 
 /// An error with the operation that failed and the cause below it.
@@ -56,8 +58,12 @@ impl Error {
     }
 
     /// Wraps a failed file operation; `doing` names the operation and the path.
+    ///
+    /// A file that is more than bytes on a disk gives errors of its own (`io::Error::other`); their kind stays.
     pub fn io(doing: impl Into<String>, source: io::Error) -> Error {
+        let own = source.get_ref().and_then(|inner| inner.downcast_ref::<Error>()).map(Error::kind);
         let kind = match source.kind() {
+            _ if own.is_some() => own.expect("looked at above"),
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {
                 ErrorKind::Full
             }

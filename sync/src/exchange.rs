@@ -2,7 +2,7 @@
 
 use agent_trace_store::env::Env;
 use agent_trace_store::progress::Progress;
-use agent_trace_store::{ObjectId, Result, Store};
+use agent_trace_store::{Error, ObjectId, Result, Store};
 
 use crate::address::RemoteUrl;
 use crate::bodies::{Brought, bring};
@@ -10,6 +10,7 @@ use crate::head::RemoteId;
 use crate::pull::pull;
 use crate::push::{PushOptions, PushReport, push};
 use crate::remote::Remote;
+use crate::seal::Access;
 use crate::service_remote::{Service, remote_id};
 use crate::state::State;
 use crate::take::{PullOptions, PullReport, Transcripts};
@@ -26,8 +27,22 @@ pub enum Exchange {
 impl Exchange {
     /// Opens a remote; `create` makes a folder's layout where there is none.
     pub fn open(env: &Env, address: &RemoteUrl, token: Option<Token>, create: bool) -> Result<Exchange> {
+        Exchange::open_with(env, address, token, create, None)
+    }
+
+    /// The same for a remote that may be encrypted: with `access` it must be, without it must not.
+    pub fn open_with(
+        env: &Env,
+        address: &RemoteUrl,
+        token: Option<Token>,
+        create: bool,
+        access: Option<&Access>,
+    ) -> Result<Exchange> {
         match address {
-            RemoteUrl::Folder(_) => Remote::open(env, address, create).map(Exchange::Layout),
+            RemoteUrl::Folder(_) => Remote::open_with(env, address, create, access).map(Exchange::Layout),
+            RemoteUrl::Service(_) if access.is_some() => {
+                Err(Error::invalid("a service is not encrypted from here: it reads what it serves"))
+            }
             RemoteUrl::Service(url) => Service::open(env, url, token).map(Exchange::Service),
         }
     }

@@ -12,7 +12,7 @@
 //! remote holds, and computes the difference itself. A service gives every arrival one position instead, so one number
 //! stands for all heads; both kinds of remote meet in `exchange`.
 //!
-//! Asynchronous only in `service::http` and inside `client`. Deliberately absent: encryption and buckets.
+//! Asynchronous only in `service::http` and inside `client`. Deliberately absent: buckets.
 
 pub mod limits;
 pub mod address;
@@ -20,6 +20,7 @@ pub mod token;
 pub mod head;
 pub mod manifest;
 pub mod transport;
+pub mod seal;
 pub mod state;
 pub mod tables;
 pub mod remote;

@@ -10,6 +10,30 @@ pub const TOKEN_BYTES_MAX: usize = 4096;
 pub const FORMAT_BYTES_MAX: u64 = 4096;
 /// Wait for another push or pull of the same store.
 pub const EXCHANGE_WAIT_MICROS_MAX: u64 = 60_000_000;
+/// The least length to which a sealed file is padded.
+pub const PADDED_BYTES_LEAST: u64 = 1 << 10;
+/// Frames of a sealed file that are read at once.
+pub const SEALED_READ_FRAMES: u64 = 32;
+/// A file of keys of a remote.
+pub const KEYS_BYTES_MAX: u64 = 256 << 10;
+/// Epochs of the key of a remote.
+pub const KEY_EPOCHS_MAX: usize = 1024;
+/// Members for whom a key is sealed.
+pub const KEY_MEMBERS_MAX: usize = 256;
+/// A recipient, as text.
+pub const KEY_MEMBER_BYTES_MAX: usize = 128;
+/// A passphrase.
+pub const PASSPHRASE_BYTES_MIN: usize = 12;
+/// A key file, or what a variable holds as a secret.
+pub const SECRET_BYTES_MAX: u64 = 64 << 10;
+/// Work for a passphrase: 2^17 rounds of scrypt, in 128 MiB.
+pub const SCRYPT_LOG_N: u8 = 17;
+/// The most work that a remote may ask for: twice that.
+pub const SCRYPT_LOG_N_MAX: u8 = 18;
+/// Heads that are kept in memory between being named and being read.
+pub const FRESH_HEADS_BYTES_MAX: usize = 64 << 20;
+/// Segments whose names on a remote are kept here.
+pub const SEALED_NAMES_MAX: usize = 1 << 20;
 /// A head.
 pub const HEAD_BYTES_MAX: u64 = 10 << 20;
 /// A manifest.
@@ -222,3 +246,6 @@ const _: () = assert!(ITEMS_MAX <= agent_trace_store::limits::BATCH_EVENTS_MAX);
 const _: () = assert!(ERROR_BYTES_MAX <= JSON_ANSWER_BYTES_MAX);
 const _: () = assert!(HEAD_BYTES_MAX > 136 * agent_trace_store::limits::WRITERS_MAX as u64);
 const _: () = assert!(MANIFEST_BYTES_MAX > 72 * MANIFEST_SEGMENTS_MAX as u64 + 1024);
+const _: () = assert!(
+    KEYS_BYTES_MAX > (32 * KEY_EPOCHS_MAX + (KEY_MEMBER_BYTES_MAX + 4) * KEY_MEMBERS_MAX + 1024) as u64
+);

@@ -4,6 +4,7 @@
 //! new segments, never the segments themselves.
 
 use std::collections::{BTreeSet, HashSet};
+use std::sync::Arc;
 
 use agent_trace_store::env::{Env, Lock, LockMode};
 use agent_trace_store::id::{decode_hex, encode_hex};
@@ -20,6 +21,7 @@ use crate::limits::{
     MANIFEST_DEPTH_MAX,
 };
 use crate::manifest::{Manifest, NO_MANIFEST, segment_key};
+use crate::seal::{Access, Change, Encrypted, Ring, keys};
 use crate::state::{SeenHead, State, cache_dir};
 use crate::tables;
 use crate::transport::{Folder, Transport, Version};
@@ -27,31 +29,56 @@ use crate::transport::{Folder, Transport, Version};
 /// The file that says which remote it is.
 pub(crate) const FORMAT_KEY: &str = "format";
 const FORMAT_FIRST: &str = "agent-trace remote 1";
+/// Of a remote whose third line must be understood: programs that know of no encryption refuse it.
+const FORMAT_FIRST_ENCRYPTED: &str = "agent-trace remote 2";
+const FORMAT_ENCRYPTED: &str = "encrypted 1";
 
 /// A remote, reachable.
 pub struct Remote {
     transport: Box<dyn Transport>,
     name: String,
     id: Option<RemoteId>,
+    ring: Option<Arc<Ring>>,
 }
 
 impl Remote {
     /// Opens a remote; `create` makes its layout in an empty or absent folder. Without `create` such a folder opens
     /// as a remote that holds nothing.
     pub fn open(env: &Env, address: &RemoteUrl, create: bool) -> Result<Remote> {
+        Remote::open_with(env, address, create, None)
+    }
+
+    /// The same for one that may be encrypted: with `access` it must be, without it must not.
+    pub fn open_with(
+        env: &Env,
+        address: &RemoteUrl,
+        create: bool,
+        access: Option<&Access>,
+    ) -> Result<Remote> {
         let transport = match address {
             RemoteUrl::Folder(dir) => Box::new(Folder::new(env, dir)),
             RemoteUrl::Service(service) => {
                 return Err(Error::invalid(format!("expected a folder, found the service `{service}`")));
             }
         };
-        Remote::over(env, transport, &address.name(), create)
+        Remote::over_with(env, transport, &address.name(), create, access)
     }
 
     /// The same for whatever carries the bytes; what is learned is remembered under `name`.
     pub fn over(env: &Env, transport: Box<dyn Transport>, name: &str, create: bool) -> Result<Remote> {
-        let mut id = read_format(transport.as_ref())?;
-        if id.is_none() {
+        Remote::over_with(env, transport, name, create, None)
+    }
+
+    /// The same for whatever carries the bytes of one that may be encrypted.
+    pub fn over_with(
+        env: &Env,
+        transport: Box<dyn Transport>,
+        name: &str,
+        create: bool,
+        access: Option<&Access>,
+    ) -> Result<Remote> {
+        let mut format = read_format(transport.as_ref())?;
+        if format.is_none() {
             let ours = ["heads", "keys", "manifests", "segments", FORMAT_KEY];
             if transport.list("")?.iter().any(|listed| !ours.contains(&listed.name.as_str())) {
                 let place = transport.place();
@@ -59,13 +86,57 @@ impl Remote {
             }
             if create {
                 transport.make()?;
-                let mut random = [0; 16];
-                env.entropy.fill(&mut random);
-                transport.write_once(FORMAT_KEY, encode_format(&random).as_bytes())?;
-                id = read_format(transport.as_ref())?;
+                let mut id = [0; 16];
+                env.entropy.fill(&mut id);
+                let made = Format { id, is_encrypted: access.is_some() };
+                transport.write_once(FORMAT_KEY, made.encode().as_bytes())?;
+                format = read_format(transport.as_ref())?;
             }
         }
-        Ok(Remote { transport, name: name.to_owned(), id })
+        let name = name.to_owned();
+        let Some(format) = format else { return Ok(Remote { transport, name, id: None, ring: None }) };
+        match (access, format.is_encrypted) {
+            (None, false) => Ok(Remote { transport, name, id: Some(format.id), ring: None }),
+            (Some(access), true) => Remote::unlock(env, transport, name, &format.id, create, access),
+            (None, true) => Err(locked(transport.as_ref(), "is encrypted, and no secret is given")),
+            // Whoever can write to a remote could have made this of one that is encrypted.
+            (Some(_), false) => Err(locked(transport.as_ref(), "is not encrypted, and is expected to be")),
+        }
+    }
+
+    fn unlock(
+        env: &Env,
+        transport: Box<dyn Transport>,
+        name: String,
+        id: &RemoteId,
+        create: bool,
+        access: &Access,
+    ) -> Result<Remote> {
+        let ring = match keys::load(env, transport.as_ref(), id, access)? {
+            Some(ring) => ring,
+            None if !transport.list("heads")?.is_empty() => {
+                return Err(locked(transport.as_ref(), "holds heads, and no keys"));
+            }
+            None if create => keys::create(env, transport.as_ref(), id, access)?,
+            None => return Ok(Remote { transport, name, id: None, ring: None }),
+        };
+        let ring = Arc::new(ring);
+        let names = access.path(id, "names");
+        let transport = Box::new(Encrypted::new(env, transport, Arc::clone(&ring), &names));
+        Ok(Remote { transport, name, id: Some(*id), ring: Some(ring) })
+    }
+
+    /// The keys of an encrypted remote.
+    pub fn ring(&self) -> Option<&Ring> {
+        self.ring.as_deref()
+    }
+
+    /// Makes a new key of an encrypted remote, for what is pushed from now on.
+    pub fn rotate(&self, env: &Env, access: &Access, change: Change) -> Result<Ring> {
+        match &self.ring {
+            Some(ring) => keys::rotate(env, self.transport(), ring, access, change),
+            None => Err(Error::invalid(format!("`{}` is not encrypted", self.transport.place()))),
+        }
     }
 
     /// How the bytes are reached.
@@ -100,33 +171,69 @@ impl Remote {
     }
 }
 
-fn read_format(transport: &dyn Transport) -> Result<Option<RemoteId>> {
+fn locked(transport: &dyn Transport, why: &str) -> Error {
+    Error::new(ErrorKind::Locked, format!("the remote `{}` {why}", transport.place()))
+}
+
+fn read_format(transport: &dyn Transport) -> Result<Option<Format>> {
     let bytes = transport.read(FORMAT_KEY, FORMAT_BYTES_MAX)?;
-    bytes.map(|bytes| decode_format(&bytes, &transport.place())).transpose()
+    bytes.map(|bytes| Format::decode(&bytes, &transport.place())).transpose()
 }
 
-/// The text of the `format` file of a remote.
-pub fn encode_format(id: &RemoteId) -> String {
-    format!("{FORMAT_FIRST}\n{}\n", encode_hex(id))
+/// What the `format` file of a remote says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Format {
+    /// Which remote it is.
+    pub id: RemoteId,
+    /// Whether all that it holds is sealed.
+    pub is_encrypted: bool,
 }
 
-/// Reads the `format` file of the remote at `place`; further lines are for later versions.
-pub fn decode_format(bytes: &[u8], place: &str) -> Result<RemoteId> {
-    let text = String::from_utf8_lossy(bytes);
-    let mut lines = text.lines();
-    let first = lines.next().unwrap_or_default();
-    if first != FORMAT_FIRST {
-        return Err(if first.starts_with("agent-trace remote ") {
-            Error::new(ErrorKind::Unsupported, format!("the remote `{place}` is newer than this program"))
+impl Format {
+    /// The text of the file.
+    pub fn encode(&self) -> String {
+        let id = encode_hex(&self.id);
+        if self.is_encrypted {
+            format!("{FORMAT_FIRST_ENCRYPTED}\n{id}\n{FORMAT_ENCRYPTED}\n")
         } else {
-            Error::invalid(format!("`{place}` is not a remote: its `format` file says something else"))
-        });
+            format!("{FORMAT_FIRST}\n{id}\n")
+        }
     }
-    let mut id = [0; 16];
-    if !lines.next().is_some_and(|line| decode_hex(line, &mut id)) {
-        return Err(Error::corrupt(format!("the `format` file of `{place}` has no id")));
+
+    /// Reads the file of the remote at `place`; further lines are for later versions.
+    pub fn decode(bytes: &[u8], place: &str) -> Result<Format> {
+        let text = String::from_utf8_lossy(bytes);
+        let mut lines = text.lines();
+        let first = lines.next().unwrap_or_default();
+        let newer =
+            || Error::new(ErrorKind::Unsupported, format!("the remote `{place}` is newer than this program"));
+        let is_encrypted = first == FORMAT_FIRST_ENCRYPTED;
+        if first != FORMAT_FIRST && !is_encrypted {
+            return Err(if first.starts_with("agent-trace remote ") {
+                newer()
+            } else {
+                Error::invalid(format!("`{place}` is not a remote: its `format` file says something else"))
+            });
+        }
+        let mut id = [0; 16];
+        if !lines.next().is_some_and(|line| decode_hex(line, &mut id)) {
+            return Err(Error::corrupt(format!("the `format` file of `{place}` has no id")));
+        }
+        if is_encrypted && lines.next() != Some(FORMAT_ENCRYPTED) {
+            return Err(newer());
+        }
+        Ok(Format { id, is_encrypted })
     }
-    Ok(id)
+}
+
+/// The text of the `format` file of a remote that is not encrypted.
+pub fn encode_format(id: &RemoteId) -> String {
+    Format { id: *id, is_encrypted: false }.encode()
+}
+
+/// Which remote a `format` file is of.
+pub fn decode_format(bytes: &[u8], place: &str) -> Result<RemoteId> {
+    Ok(Format::decode(bytes, place)?.id)
 }
 
 /// What replaying has found out beside the state.
@@ -215,7 +322,15 @@ fn changed_heads(
             continue;
         }
         replayed.own_is_read |= is_own;
-        let Some((bytes, version)) = transport.read_version(&Head::key(&writer), HEAD_BYTES_MAX)? else {
+        let read = match transport.read_version(&Head::key(&writer), HEAD_BYTES_MAX) {
+            // Of an encrypted remote: nobody with the key has written it, or it has been damaged.
+            Err(error) if error.kind() == ErrorKind::Corrupt => {
+                replayed.refused.push(format!("the head of writer `{}`: {error}", writer.short()));
+                continue;
+            }
+            read => read?,
+        };
+        let Some((bytes, version)) = read else {
             if seen.is_some() {
                 replayed.gone_back.push(format!("the head of writer `{}` is gone", writer.short()));
             }
@@ -274,15 +389,15 @@ fn read_manifests(
         let mut next = head.manifest;
         let mut complete = true;
         while next != NO_MANIFEST && next != known {
-            let bytes = remote.transport().read(&Manifest::key(&next), MANIFEST_BYTES_MAX)?;
-            let manifest = bytes.ok_or_else(|| Error::corrupt("it is not there"));
+            let read = remote.transport().read(&Manifest::key(&next), MANIFEST_BYTES_MAX);
+            let manifest = read.and_then(|bytes| bytes.ok_or_else(|| Error::corrupt("it is not there")));
             match manifest.and_then(|bytes| Manifest::decode(&next, &bytes)) {
                 Ok(manifest) if manifests.len() <= MANIFEST_DEPTH_MAX as usize => {
                     next = manifest.previous;
                     manifests.push(manifest);
                 }
                 Ok(_) => return Err(Error::corrupt("a chain of manifests is too long")),
-                Err(error) if error.kind() == ErrorKind::Unsupported => return Err(error),
+                Err(error) if error.kind() != ErrorKind::Corrupt => return Err(error),
                 Err(error) => {
                     let writer = head.writer.short();
                     replayed.refused.push(format!("a manifest of writer `{writer}`: {error}"));

@@ -368,9 +368,16 @@ impl Transport for Folder {
     }
 
     fn write_once(&self, key: &str, content: &[u8]) -> Result<()> {
-        let path = self.dir.join(format!(".{key}.lock"));
+        let path = self.dir.join(format!(".{}.lock", key.replace('/', "-")));
         let _lock = lock(&self.env, &path, LockMode::Exclusive, LOCK_WAIT_MICROS_MAX)?;
-        if self.bytes(key)?.is_some() { Ok(()) } else { self.write(key, content) }
+        if self.bytes(key)?.is_some() {
+            return Ok(());
+        }
+        if let Some((dir, _)) = key.rsplit_once('/') {
+            let dir = self.path(dir);
+            create_dir_durably(&self.env, &dir).map_err(|error| unreachable(&dir, error))?;
+        }
+        self.write(key, content)
     }
 
     fn keep(&self, key: &str) -> Result<()> {
