@@ -3,12 +3,14 @@
 //! Each names its schema. Members are added, never renamed or removed, within one number of a schema.
 
 mod ask;
+mod buckets;
 mod hooks;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 pub(crate) use ask::*;
+pub(crate) use buckets::*;
 
 use agent_trace_store::Kind;
 use agent_trace_sync::client::ProjectRow;
@@ -353,6 +355,7 @@ pub(crate) struct Remote {
     pub(crate) remote: RemoteStatus,
     pub(crate) service: Option<Service>,
     pub(crate) token: Option<Token>,
+    pub(crate) bucket: Option<Bucket>,
 }
 
 /// What the URL of a service says.

@@ -57,7 +57,10 @@ impl Error {
 
     /// Wraps a failed file operation; `doing` names the operation and the path.
     pub fn io(doing: impl Into<String>, source: io::Error) -> Error {
+        let inner = source.get_ref().and_then(|inner| inner.downcast_ref::<Error>());
         let kind = match source.kind() {
+            // A file that is elsewhere fails in more ways than those of a system.
+            _ if inner.is_some() => inner.map_or(ErrorKind::Failed, Error::kind),
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {
                 ErrorKind::Full
             }

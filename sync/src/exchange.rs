@@ -17,7 +17,7 @@ use crate::token::Token;
 
 /// A remote that can be pushed to and pulled from.
 pub enum Exchange {
-    /// A folder.
+    /// A folder or a bucket.
     Layout(Remote),
     /// A project of a service.
     Service(Service),
@@ -27,7 +27,9 @@ impl Exchange {
     /// Opens a remote; `create` makes a folder's layout where there is none.
     pub fn open(env: &Env, address: &RemoteUrl, token: Option<Token>, create: bool) -> Result<Exchange> {
         match address {
-            RemoteUrl::Folder(_) => Remote::open(env, address, create).map(Exchange::Layout),
+            RemoteUrl::Folder(_) | RemoteUrl::Bucket(_) => {
+                Remote::open(env, address, create).map(Exchange::Layout)
+            }
             RemoteUrl::Service(url) => Service::open(env, url, token).map(Exchange::Service),
         }
     }
@@ -35,7 +37,7 @@ impl Exchange {
     /// Which remote lies at an address, without asking it: of a folder what was last seen there.
     pub fn remote_at(store: &Store, address: &RemoteUrl) -> Result<Option<RemoteId>> {
         match address {
-            RemoteUrl::Folder(_) => State::remote_at(store, &address.name()),
+            RemoteUrl::Folder(_) | RemoteUrl::Bucket(_) => State::remote_at(store, &address.name()),
             RemoteUrl::Service(url) => Ok(Some(remote_id(url))),
         }
     }

@@ -3,7 +3,7 @@
 //! Opening reads the `format` file; replaying reads the heads that changed, their new manifests and the footers of
 //! new segments, never the segments themselves.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use agent_trace_store::env::{Env, Lock, LockMode};
 use agent_trace_store::id::{decode_hex, encode_hex};
@@ -14,12 +14,14 @@ use agent_trace_store::writer::Tip;
 use agent_trace_store::{Error, ErrorKind, Result, SegmentId, Store, WriterId};
 
 use crate::address::RemoteUrl;
+use crate::ahead::in_order;
+use crate::bucket::Bucket;
 use crate::head::{Head, RemoteId, head_hash};
 use crate::limits::{
     EXCHANGE_WAIT_MICROS_MAX, FORMAT_BYTES_MAX, HEAD_BYTES_MAX, HEADS_MAX, MANIFEST_BYTES_MAX,
     MANIFEST_DEPTH_MAX,
 };
-use crate::manifest::{Manifest, NO_MANIFEST, segment_key};
+use crate::manifest::{Manifest, ManifestId, NO_MANIFEST, segment_key};
 use crate::state::{SeenHead, State, cache_dir};
 use crate::tables;
 use crate::transport::{Folder, Transport, Version};
@@ -30,6 +32,7 @@ const FORMAT_FIRST: &str = "agent-trace remote 1";
 
 /// A remote, reachable.
 pub struct Remote {
+    env: Env,
     transport: Box<dyn Transport>,
     name: String,
     id: Option<RemoteId>,
@@ -39,8 +42,9 @@ impl Remote {
     /// Opens a remote; `create` makes its layout in an empty or absent folder. Without `create` such a folder opens
     /// as a remote that holds nothing.
     pub fn open(env: &Env, address: &RemoteUrl, create: bool) -> Result<Remote> {
-        let transport = match address {
+        let transport: Box<dyn Transport> = match address {
             RemoteUrl::Folder(dir) => Box::new(Folder::new(env, dir)),
+            RemoteUrl::Bucket(bucket) => Box::new(Bucket::open(env, bucket)?),
             RemoteUrl::Service(service) => {
                 return Err(Error::invalid(format!("expected a folder, found the service `{service}`")));
             }
@@ -52,7 +56,7 @@ impl Remote {
     pub fn over(env: &Env, transport: Box<dyn Transport>, name: &str, create: bool) -> Result<Remote> {
         let mut id = read_format(transport.as_ref())?;
         if id.is_none() {
-            let ours = ["heads", "keys", "manifests", "segments", FORMAT_KEY];
+            let ours = ["heads", "keys", "manifests", "probes", "segments", FORMAT_KEY];
             if transport.list("")?.iter().any(|listed| !ours.contains(&listed.name.as_str())) {
                 let place = transport.place();
                 return Err(Error::invalid(format!("`{place}` holds other files and no remote")));
@@ -65,12 +69,19 @@ impl Remote {
                 id = read_format(transport.as_ref())?;
             }
         }
-        Ok(Remote { transport, name: name.to_owned(), id })
+        Ok(Remote { env: env.clone(), transport, name: name.to_owned(), id })
     }
 
     /// How the bytes are reached.
     pub fn transport(&self) -> &dyn Transport {
         self.transport.as_ref()
+    }
+
+    /// Random bytes for a name that nobody else has.
+    pub(crate) fn draw(&self) -> [u8; 8] {
+        let mut random = [0; 8];
+        self.env.entropy.fill(&mut random);
+        random
     }
 
     /// Which remote it is; `None` where nothing has been made there yet.
@@ -82,7 +93,9 @@ impl Remote {
     /// and the own head are one each.
     pub fn lock(&self, store: &Store) -> Result<Option<Box<dyn Lock>>> {
         let Some(id) = self.id else { return Ok(None) };
-        let path = cache_dir(store, &id)?.join("lock");
+        let dir = cache_dir(store, &id)?;
+        self.transport.spool(&dir);
+        let path = dir.join("lock");
         lock(store.env(), &path, LockMode::Exclusive, EXCHANGE_WAIT_MICROS_MAX).map(Some)
     }
 
@@ -204,62 +217,83 @@ fn changed_heads(
     let listed: HashSet<WriterId> = heads.iter().map(|(writer, _)| *writer).collect();
     let known: BTreeSet<WriterId> = state.heads.keys().copied().chain(asked).collect();
     heads.extend(known.into_iter().filter(|writer| !listed.contains(writer)).map(|writer| (writer, None)));
+    let own = store.writer();
+    let is_as_it_was = |writer: &WriterId, version: &Option<Version>| {
+        state.heads.get(writer).is_some_and(|seen| version.is_some() && seen.version == *version)
+    };
+    let (same, asked): (Vec<_>, Vec<_>) =
+        heads.into_iter().partition(|(writer, version)| is_as_it_was(writer, version));
+    if same.iter().any(|(writer, _)| *writer == own) {
+        replayed.own = state.heads.get(&own).map(|seen| (seen.hash, seen.generation));
+    }
+    replayed.own_is_read = asked.iter().any(|(writer, _)| *writer == own);
+    let read = |(writer, _): &(WriterId, Option<Version>)| {
+        transport.read_version(&Head::key(writer), HEAD_BYTES_MAX)
+    };
     let mut changed = Vec::new();
-    for (writer, version) in heads {
-        let is_own = writer == store.writer();
-        let seen = state.heads.get(&writer).copied();
-        if let Some(seen) = seen.filter(|seen| version.is_some() && seen.version == version) {
-            if is_own {
-                replayed.own = Some((seen.hash, seen.generation));
+    in_order(&asked, transport.fetches_at_once(), &read, &mut |(writer, _), found| {
+        match found? {
+            Some((bytes, version)) => {
+                changed.extend(look_at_head(*writer == own, writer, &bytes, version, id, state, replayed)?);
             }
-            continue;
-        }
-        replayed.own_is_read |= is_own;
-        let Some((bytes, version)) = transport.read_version(&Head::key(&writer), HEAD_BYTES_MAX)? else {
-            if seen.is_some() {
+            None if state.heads.contains_key(writer) => {
                 replayed.gone_back.push(format!("the head of writer `{}` is gone", writer.short()));
             }
-            continue;
-        };
-        let hash = head_hash(&bytes);
-        if is_own {
-            replayed.own = Some((hash, seen.map_or(0, |seen| seen.generation)));
+            None => {}
         }
-        if let Some(seen) = state.heads.get_mut(&writer).filter(|seen| seen.hash == hash) {
-            seen.version = version;
-            continue;
-        }
-        let head = match Head::decode(&bytes) {
-            Ok(head) if head.writer == writer && head.remote == *id => head,
-            Ok(_) => {
-                replayed
-                    .refused
-                    .push(format!("the head of writer `{}` is of another remote", writer.short()));
-                continue;
-            }
-            Err(error) if error.kind() == ErrorKind::Unsupported => return Err(error),
-            Err(error) => {
-                replayed.refused.push(format!("the head of writer `{}`: {error}", writer.short()));
-                continue;
-            }
-        };
-        if is_own {
-            replayed.own = Some((hash, head.generation));
-        }
-        if let Some(seen) = seen.filter(|seen| head.generation <= seen.generation) {
-            let message = format!(
-                "the head of writer `{}` went back from generation {} to {}",
-                writer.short(),
-                seen.generation,
-                head.generation
-            );
-            replayed.gone_back.push(message);
-        }
-        changed.push(Changed { head, hash, version });
-    }
+        Ok(())
+    })?;
     Ok(changed)
 }
 
+/// Looks at a head that was read; returns it if it is not the one that was seen.
+fn look_at_head(
+    is_own: bool,
+    writer: &WriterId,
+    bytes: &[u8],
+    version: Option<Version>,
+    id: &RemoteId,
+    state: &mut State,
+    replayed: &mut Replayed,
+) -> Result<Option<Changed>> {
+    let hash = head_hash(bytes);
+    let seen = state.heads.get(writer).copied();
+    if is_own {
+        replayed.own = Some((hash, seen.map_or(0, |seen| seen.generation)));
+    }
+    if let Some(seen) = state.heads.get_mut(writer).filter(|seen| seen.hash == hash) {
+        seen.version = version;
+        return Ok(None);
+    }
+    let head = match Head::decode(bytes) {
+        Ok(head) if head.writer == *writer && head.remote == *id => head,
+        Ok(_) => {
+            replayed.refused.push(format!("the head of writer `{}` is of another remote", writer.short()));
+            return Ok(None);
+        }
+        Err(error) if error.kind() == ErrorKind::Unsupported => return Err(error),
+        Err(error) => {
+            replayed.refused.push(format!("the head of writer `{}`: {error}", writer.short()));
+            return Ok(None);
+        }
+    };
+    if is_own {
+        replayed.own = Some((hash, head.generation));
+    }
+    if let Some(seen) = seen.filter(|seen| head.generation <= seen.generation) {
+        let message = format!(
+            "the head of writer `{}` went back from generation {} to {}",
+            writer.short(),
+            seen.generation,
+            head.generation
+        );
+        replayed.gone_back.push(message);
+    }
+    Ok(Some(Changed { head, hash, version }))
+}
+
+/// Reads what the heads name: first all manifests, since any of them may say that segments of another are replaced,
+/// then the footers of segments that count.
 fn read_manifests(
     store: &Store,
     remote: &Remote,
@@ -268,41 +302,25 @@ fn read_manifests(
     changed: Vec<Changed>,
     replayed: &mut Replayed,
 ) -> Result<()> {
-    for Changed { head, hash, version } in changed {
-        let known = state.heads.get(&head.writer).map_or(NO_MANIFEST, |seen| seen.manifest);
-        let mut manifests = Vec::new();
-        let mut next = head.manifest;
-        let mut complete = true;
-        while next != NO_MANIFEST && next != known {
-            let bytes = remote.transport().read(&Manifest::key(&next), MANIFEST_BYTES_MAX)?;
-            let manifest = bytes.ok_or_else(|| Error::corrupt("it is not there"));
-            match manifest.and_then(|bytes| Manifest::decode(&next, &bytes)) {
-                Ok(manifest) if manifests.len() <= MANIFEST_DEPTH_MAX as usize => {
-                    next = manifest.previous;
-                    manifests.push(manifest);
-                }
-                Ok(_) => return Err(Error::corrupt("a chain of manifests is too long")),
-                Err(error) if error.kind() == ErrorKind::Unsupported => return Err(error),
-                Err(error) => {
-                    let writer = head.writer.short();
-                    replayed.refused.push(format!("a manifest of writer `{writer}`: {error}"));
-                    complete = false;
-                    break;
-                }
-            }
-        }
-        for manifest in manifests.iter().rev() {
-            state.replaced.extend(manifest.replaces.iter().copied());
-            for (segment, bytes) in &manifest.added {
-                if !state.segments.contains_key(segment) && !state.replaced.contains(segment) {
-                    complete &= learn_segment(store, remote, id, state, segment, *bytes, replayed)?;
-                }
-            }
-        }
+    let mut read = Vec::new();
+    for changed in changed {
+        let known = state.heads.get(&changed.head.writer).map_or(NO_MANIFEST, |seen| seen.manifest);
+        let (manifests, complete) = read_chain(remote, &changed.head, known, replayed)?;
+        state.replaced.extend(manifests.iter().flat_map(|manifest| &manifest.replaces).copied());
+        read.push((changed, manifests, complete));
+    }
+    let named = read.iter().flat_map(|(_, manifests, _)| manifests).flat_map(|manifest| &manifest.added);
+    let is_new = |(segment, _): &&(SegmentId, u64)| {
+        !state.segments.contains_key(segment) && !state.replaced.contains(segment)
+    };
+    let new: BTreeMap<SegmentId, u64> = named.filter(is_new).copied().collect();
+    let unread = learn_segments(store, remote, id, state, &new, replayed)?;
+    for (Changed { head, hash, version }, manifests, complete) in read {
         head.tips.iter().for_each(|tip| state.note_tip(tip));
         replayed.tips.extend_from_slice(&head.tips);
+        let mut added = manifests.iter().flat_map(|manifest| &manifest.added);
         // A head of which a part could not be read is looked at again the next time.
-        if complete {
+        if complete && !added.any(|(segment, _)| unread.contains(segment)) {
             let (generation, manifest) = (head.generation, head.manifest);
             let seen = SeenHead { generation, hash, manifest, version };
             state.heads.insert(head.writer, seen);
@@ -311,30 +329,69 @@ fn read_manifests(
     Ok(())
 }
 
-/// Reads the footer of a segment, and notes which events it holds.
-fn learn_segment(
+/// The manifests that a head names, newest first, up to the one that is known; and whether all could be read.
+pub(crate) fn read_chain(
+    remote: &Remote,
+    head: &Head,
+    known: ManifestId,
+    replayed: &mut Replayed,
+) -> Result<(Vec<Manifest>, bool)> {
+    let mut manifests = Vec::new();
+    let mut next = head.manifest;
+    while next != NO_MANIFEST && next != known {
+        let bytes = remote.transport().read(&Manifest::key(&next), MANIFEST_BYTES_MAX)?;
+        let manifest = bytes.ok_or_else(|| Error::corrupt("it is not there"));
+        match manifest.and_then(|bytes| Manifest::decode(&next, &bytes)) {
+            Ok(manifest) if manifests.len() <= MANIFEST_DEPTH_MAX as usize => {
+                next = manifest.previous;
+                manifests.push(manifest);
+            }
+            Ok(_) => return Err(Error::corrupt("a chain of manifests is too long")),
+            Err(error) if error.kind() == ErrorKind::Unsupported => return Err(error),
+            Err(error) => {
+                let writer = head.writer.short();
+                replayed.refused.push(format!("a manifest of writer `{writer}`: {error}"));
+                return Ok((manifests, false));
+            }
+        }
+    }
+    Ok((manifests, true))
+}
+
+/// Reads the footers of segments, and notes which events they hold; returns those that could not be read.
+fn learn_segments(
     store: &Store,
     remote: &Remote,
     id: &RemoteId,
     state: &mut State,
-    segment: &SegmentId,
-    bytes: u64,
+    new: &BTreeMap<SegmentId, u64>,
     replayed: &mut Replayed,
-) -> Result<bool> {
-    match tables::remote_segment(store, remote.transport(), id, segment, bytes) {
-        Ok(sealed) => {
-            state.segments.insert(*segment, bytes);
-            state.has = state.has.union(&events_of(&sealed));
-            replayed.new.push(*segment);
-            Ok(true)
+) -> Result<BTreeSet<SegmentId>> {
+    let transport = remote.transport();
+    let new: Vec<(SegmentId, u64)> = new.iter().map(|(segment, bytes)| (*segment, *bytes)).collect();
+    let read = |(segment, bytes): &(SegmentId, u64)| {
+        tables::remote_segment(store, transport, id, segment, *bytes).map(|sealed| events_of(&sealed))
+    };
+    let (mut unread, mut ranges) = (BTreeSet::new(), Vec::new());
+    in_order(&new, transport.fetches_at_once(), &read, &mut |(segment, bytes), events| {
+        match events {
+            Ok(events) => {
+                state.segments.insert(*segment, *bytes);
+                ranges.push(events);
+                replayed.new.push(*segment);
+            }
+            Err(error) if error.kind() == ErrorKind::Corrupt => {
+                replayed.refused.push(format!("`{}`: {error}", segment_key(segment)));
+                unread.insert(*segment);
+            }
+            Err(error) => return Err(error),
         }
-        Err(error) if error.kind() == ErrorKind::Corrupt => {
-            let key = segment_key(segment);
-            replayed.refused.push(format!("`{key}`: {error}"));
-            Ok(false)
-        }
-        Err(error) => Err(error),
+        Ok(())
+    })?;
+    for events in ranges {
+        state.has = state.has.union(&events);
     }
+    Ok(unread)
 }
 
 /// The events that a segment says it holds.
