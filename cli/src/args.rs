@@ -4,6 +4,7 @@ mod admin;
 mod ask;
 mod hooks;
 mod backfill;
+mod bucket;
 mod config;
 mod link;
 mod notes;
@@ -24,6 +25,7 @@ pub(crate) use admin::{
 };
 pub(crate) use ask::{Blame, Context, LinesBy, Search, Stats};
 pub(crate) use backfill::Backfill;
+pub(crate) use bucket::BucketSource;
 pub(crate) use config::{Config, Projects};
 pub(crate) use hooks::{Hooks, HooksInstall, HooksOf, HooksRemove, HooksStatus};
 pub(crate) use link::{CommitLink, Link};
@@ -170,12 +172,14 @@ pub(crate) enum Command {
     Admin(Admin),
     /// Answer clients over HTTP, from a data folder of its own
     Serve(Serve),
-    /// Check every stored byte
-    Verify,
+    /// Check every stored byte, here or on a remote
+    Verify(Verify),
     /// Compute the index again from the segments
     Reindex,
     /// Rewrite segments to be small
     Compact(Compact),
+    /// Clear up a folder or bucket: merge small segments, remove what nothing refers to
+    Gc(Gc),
     /// Show what agent-trace does, on sample data in a temporary directory
     Tour(Tour),
     /// Write a completion script for a shell to stdout
@@ -309,11 +313,12 @@ pub(crate) enum Remote {
 pub(crate) struct RemoteAdd {
     /// Lower-case letters, digits, `.`, `_`, `-`; at most 64
     pub(crate) name: String,
-    /// https://host/org/project, https://host/at/org/project, or file:///path of a folder, which may be absent or empty
+    /// https://host/org/project, https://host/at/org/project, s3://bucket/prefix (gs://, az://), or file:///path of a folder,
+    /// which may be absent or empty
     pub(crate) url: String,
     #[command(flatten)]
     pub(crate) token: TokenSource,
-    /// Create the project on the service too, or the folder
+    /// Create the project on the service too, or the remote in the folder or bucket
     #[arg(long)]
     pub(crate) create: bool,
     /// With --create, what people call the project
@@ -325,9 +330,11 @@ pub(crate) struct RemoteAdd {
     /// Allow http to another machine: the token and all records can be read and changed on the way
     #[arg(long)]
     pub(crate) insecure_http: bool,
-    /// Store it without asking the service
+    /// Store it without asking the service or the bucket
     #[arg(long)]
     pub(crate) no_check: bool,
+    #[command(flatten)]
+    pub(crate) bucket: BucketSource,
 }
 
 /// `remote set-url`
@@ -335,14 +342,17 @@ pub(crate) struct RemoteAdd {
 pub(crate) struct RemoteSetUrl {
     /// The remote
     pub(crate) name: String,
-    /// https://host/org/project, https://host/at/org/project, or file:///path of a folder, which may be absent or empty
+    /// https://host/org/project, https://host/at/org/project, s3://bucket/prefix (gs://, az://), or file:///path of a folder,
+    /// which may be absent or empty
     pub(crate) url: String,
     /// Allow http to another machine: the token and all records can be read and changed on the way
     #[arg(long)]
     pub(crate) insecure_http: bool,
-    /// Store it without asking the service
+    /// Store it without asking the service or the bucket
     #[arg(long)]
     pub(crate) no_check: bool,
+    #[command(flatten)]
+    pub(crate) bucket: BucketSource,
 }
 
 /// `remote set-token`
@@ -448,6 +458,9 @@ pub(crate) struct Push {
     /// Count, send nothing
     #[arg(long)]
     pub(crate) dry_run: bool,
+    /// At most so many bytes a second to or from a bucket: 500k, 2M
+    #[arg(long, value_name = "BYTES")]
+    pub(crate) limit_rate: Option<String>,
 }
 
 /// `pull`
@@ -468,12 +481,26 @@ pub(crate) struct Pull {
     /// Count, take nothing
     #[arg(long)]
     pub(crate) dry_run: bool,
+    /// At most so many bytes a second to or from a bucket: 500k, 2M
+    #[arg(long, value_name = "BYTES")]
+    pub(crate) limit_rate: Option<String>,
 }
 
 /// `sync`
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Sync {
     /// The remote; where it is not given: the only one, else the default one, else `origin`
+    #[arg(long, value_name = "NAME")]
+    pub(crate) remote: Option<String>,
+    /// At most so many bytes a second to or from a bucket: 500k, 2M
+    #[arg(long, value_name = "BYTES")]
+    pub(crate) limit_rate: Option<String>,
+}
+
+/// `verify`
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Verify {
+    /// Read and check all that this remote holds instead; nothing of it is taken in
     #[arg(long, value_name = "NAME")]
     pub(crate) remote: Option<String>,
 }
@@ -485,6 +512,17 @@ pub(crate) struct Compact {
     #[arg(short, long)]
     pub(crate) yes: bool,
     /// Show the plan only
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+}
+
+/// `gc`
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Gc {
+    /// The remote
+    #[arg(long, value_name = "NAME", required = true)]
+    pub(crate) remote: Option<String>,
+    /// Say what would be done, do nothing
     #[arg(long)]
     pub(crate) dry_run: bool,
 }

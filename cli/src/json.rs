@@ -3,6 +3,7 @@
 //! Each names its schema. Members are added, never renamed or removed, within one number of a schema.
 
 mod ask;
+mod buckets;
 mod erase;
 mod hooks;
 
@@ -10,6 +11,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 pub(crate) use ask::*;
+pub(crate) use buckets::*;
 pub(crate) use erase::*;
 
 use agent_trace_store::Kind;
@@ -361,6 +363,7 @@ pub(crate) struct Remote {
     pub(crate) remote: RemoteStatus,
     pub(crate) service: Option<Service>,
     pub(crate) token: Option<Token>,
+    pub(crate) bucket: Option<Bucket>,
 }
 
 /// What the URL of a service says.

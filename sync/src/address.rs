@@ -4,6 +4,7 @@
 //! file:///path                                   a folder
 //! <scheme>://<host>[:port]/<org>/<project>       a service
 //! <scheme>://<host>[:port]/at/<org>/<project>    a service behind a gateway that keeps the path
+//! s3://, gs:// or az://<bucket>[/<prefix>]       a bucket, see `bucket`
 //! ```
 //!
 //! A service's URL has one canonical form, without query, fragment and trailing slash. A name and a password in it are
@@ -17,6 +18,7 @@ use agent_trace_store::id::decode_hex;
 use agent_trace_store::{Error, Result};
 use url::{Host, Url};
 
+use crate::bucket::{BucketUrl, Cloud};
 use crate::limits::{SLUG_BYTES_MAX, URL_BYTES_MAX};
 
 const GRAMMAR: &str = "`https://<host>[:port]/<org>/<project>` or `https://<host>[:port]/at/<org>/<project>`";
@@ -32,6 +34,8 @@ pub enum RemoteUrl {
     Folder(PathBuf),
     /// A project of a service.
     Service(ServiceUrl),
+    /// A bucket, or a part of one.
+    Bucket(Box<BucketUrl>),
 }
 
 /// How far requests may go without encryption.
@@ -60,8 +64,15 @@ impl RemoteUrl {
                     "expected `file:///path` of a folder, special characters as `%` and two hex digits",
                 )
             }),
+            scheme @ ("s3" | "gs" | "az") => {
+                let cloud = Cloud::parse(scheme).expect("one of these three");
+                let read = BucketUrl::parse(cloud, rest);
+                read.map(|url| RemoteUrl::Bucket(Box::new(url))).map_err(|why| refused(text, &why))
+            }
             scheme @ ("http" | "https") => service(text, scheme, rest, plaintext).map(RemoteUrl::Service),
-            _ => Err(refused(text, &format!("expected `file:///path`, {GRAMMAR}"))),
+            _ => {
+                Err(refused(text, &format!("expected `file:///path`, {GRAMMAR}, {}", crate::bucket::GRAMMAR)))
+            }
         }
     }
 
@@ -70,6 +81,7 @@ impl RemoteUrl {
         match self {
             RemoteUrl::Folder(path) => format!("file://{}", path.display()),
             RemoteUrl::Service(service) => service.to_string(),
+            RemoteUrl::Bucket(bucket) => bucket.name(),
         }
     }
 }
@@ -135,7 +147,9 @@ pub fn service_base(text: &str, plaintext: Plaintext) -> Result<String> {
     match RemoteUrl::parse(&whole, plaintext) {
         Ok(RemoteUrl::Service(service)) if is_host => Ok(service.host_url),
         Ok(RemoteUrl::Service(service)) => Ok(service.base_url()),
-        Ok(RemoteUrl::Folder(_)) => Err(refused(text, "expected that of a service, `https://<host>[:port]`")),
+        Ok(RemoteUrl::Folder(_) | RemoteUrl::Bucket(_)) => {
+            Err(refused(text, "expected that of a service, `https://<host>[:port]`"))
+        }
         Err(error) if is_host => {
             Err(Error::new(error.kind(), error.message().replace("/at/org/project", "")))
         }

@@ -19,7 +19,7 @@ use crate::head::RemoteId;
 use crate::manifest::segment_key;
 use crate::remote::{Remote, replay};
 use crate::state::{State, cache_dir};
-use crate::tables::remote_segment;
+use crate::tables::{ABSENT, remote_segment};
 
 /// What has been fetched.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -199,9 +199,6 @@ impl<'a> Shelf<'a> {
 
 /// Opens a segment where it lies on the remote, to read parts of it; its footer is read there.
 pub(crate) fn open(remote: &Remote, listed: &Sealed) -> Result<Arc<Sealed>> {
-    let file = remote
-        .transport()
-        .open(&segment_key(&listed.id))?
-        .ok_or_else(|| Error::corrupt("the remote names it, but it is not there"))?;
+    let file = remote.transport().open(&segment_key(&listed.id))?.ok_or_else(|| Error::corrupt(ABSENT))?;
     Sealed::from_file(file, listed.bytes, listed.id).map(Arc::new)
 }

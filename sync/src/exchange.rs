@@ -18,7 +18,7 @@ use crate::token::Token;
 
 /// A remote that can be pushed to and pulled from.
 pub enum Exchange {
-    /// A folder.
+    /// A folder or a bucket.
     Layout(Remote),
     /// A project of a service.
     Service(Service),
@@ -39,7 +39,9 @@ impl Exchange {
         access: Option<&Access>,
     ) -> Result<Exchange> {
         match address {
-            RemoteUrl::Folder(_) => Remote::open_with(env, address, create, access).map(Exchange::Layout),
+            RemoteUrl::Folder(_) | RemoteUrl::Bucket(_) => {
+                Remote::open_with(env, address, create, access).map(Exchange::Layout)
+            }
             RemoteUrl::Service(_) if access.is_some() => {
                 Err(Error::invalid("a service is not encrypted from here: it reads what it serves"))
             }
@@ -50,7 +52,7 @@ impl Exchange {
     /// Which remote lies at an address, without asking it: of a folder what was last seen there.
     pub fn remote_at(store: &Store, address: &RemoteUrl) -> Result<Option<RemoteId>> {
         match address {
-            RemoteUrl::Folder(_) => State::remote_at(store, &address.name()),
+            RemoteUrl::Folder(_) | RemoteUrl::Bucket(_) => State::remote_at(store, &address.name()),
             RemoteUrl::Service(url) => Ok(Some(remote_id(url))),
         }
     }

@@ -12,18 +12,21 @@
 //! remote holds, and computes the difference itself. A service gives every arrival one position instead, so one number
 //! stands for all heads; both kinds of remote meet in `exchange`.
 //!
-//! Asynchronous only in `service::http` and inside `client`. Deliberately absent: buckets.
+//! Asynchronous only in `service::http` and inside `client` and `bucket`.
 
 pub mod limits;
+pub(crate) mod ahead;
 pub mod address;
 pub mod token;
 pub mod head;
 pub mod manifest;
 pub mod transport;
+pub mod bucket;
 pub mod seal;
 pub mod state;
 pub mod tables;
 pub mod remote;
+pub mod inspect;
 pub mod collect;
 pub mod cut;
 pub mod light;
@@ -33,6 +36,8 @@ pub mod unpushed;
 pub mod publish;
 pub mod sending;
 pub mod push;
+pub mod replace;
+pub mod gc;
 pub mod receive;
 pub mod accept;
 pub mod take;

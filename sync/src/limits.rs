@@ -168,6 +168,38 @@ pub const BUNDLE_CONFLICTS_MAX: usize = 1_000;
 pub const BUNDLE_BATCH_EVENTS_MAX: usize = 8_192;
 /// Events of which an import keeps what the index learns, rather than let it read them again.
 pub const BUNDLE_FEED_EVENTS_MAX: u64 = 262_144;
+/// What stands before the keys of a remote in a bucket.
+pub const PREFIX_BYTES_MAX: usize = 512;
+/// The least rate that transfers with a bucket can be limited to, in bytes a second.
+pub const RATE_BYTES_MIN: u64 = 1 << 10;
+/// What is said of a refusal by a bucket.
+pub const REFUSAL_TEXT_BYTES_MAX: usize = 300;
+/// An answer of a bucket that is no file: a list of 1,000 names takes about 300 KiB.
+pub const BUCKET_ANSWER_BYTES_MAX: usize = 8 << 20;
+/// Wait for the machine's own credentials, which are near or nowhere.
+pub const METADATA_MICROS_MAX: u64 = 2_000_000;
+/// Tries of one request to a bucket.
+pub const BUCKET_TRIES_MAX: u32 = 7;
+/// Times that a file is sent to a bucket that says that it took it and has it not.
+pub const LOST_PUTS_MAX: u32 = 3;
+/// A segment up to this length goes to a bucket in one request.
+pub const PUT_BYTES_MAX: u64 = if cfg!(feature = "sim") { 64 << 10 } else { 16 << 20 };
+/// The parts in which a longer one goes. S3 takes at most 10,000 of at least 5 MiB.
+pub const PART_BYTES: u64 = if cfg!(feature = "sim") { 32 << 10 } else { 8 << 20 };
+/// A small file in a bucket up to this length is read back after it was written, instead of only looked at.
+pub const READ_BACK_BYTES_MAX: u64 = 64 << 10;
+/// What is read at once of a file in a bucket of which a few bytes are wanted.
+pub const BLOCK_BYTES: u64 = if cfg!(feature = "sim") { 4 << 10 } else { 64 << 10 };
+/// Such parts that are kept while the file is open.
+pub const BLOCKS_KEPT_MAX: usize = 4;
+/// How long what nothing refers to stays on a remote: longer than anybody pushes or pulls.
+pub const GRACE_MICROS: i64 = 14 * 86_400_000_000;
+/// A segment below this length is merged with others when a remote is cleared up.
+pub const GC_SMALL_BYTES_MAX: u64 = 8 << 20;
+/// Fewer small segments than this are left as they are.
+pub const MERGED_MIN: usize = 8;
+/// Segments that go to a bucket, or come from it, at once.
+pub const AT_ONCE_MAX: usize = 4;
 
 /// What redb may keep of the arrivals of a project.
 pub const ARRIVALS_CACHE_BYTES: usize = 32 << 20;
@@ -249,3 +281,5 @@ const _: () = assert!(MANIFEST_BYTES_MAX > 72 * MANIFEST_SEGMENTS_MAX as u64 + 1
 const _: () = assert!(
     KEYS_BYTES_MAX > (32 * KEY_EPOCHS_MAX + (KEY_MEMBER_BYTES_MAX + 4) * KEY_MEMBERS_MAX + 1024) as u64
 );
+const _: () = assert!(PART_BYTES <= PUT_BYTES_MAX);
+const _: () = assert!(cfg!(feature = "sim") || PART_BYTES >= 5 << 20);

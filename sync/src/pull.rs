@@ -3,7 +3,7 @@
 //! Nothing is taken in before it has been checked, and repeating a pull changes nothing.
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use agent_trace_store::build::Builder;
@@ -14,15 +14,16 @@ use agent_trace_store::segment::read_frame;
 use agent_trace_store::segments::Sealed;
 use agent_trace_store::seqs::EventSet;
 use agent_trace_store::writer::{Tip, decode_tips};
-use agent_trace_store::{Error, ErrorKind, Kind, ObjectId, Result, Store, WriterId};
+use agent_trace_store::{Error, ErrorKind, Kind, ObjectId, Result, SegmentId, Store, WriterId};
 
+use crate::ahead::in_order;
 use crate::bodies::{bring_from, open};
 use crate::collect::{Bodies, Source, chosen_events, collect_into};
 use crate::manifest::segment_key;
 use crate::remote::{Remote, events_of, replay};
 use crate::state::State;
-use crate::tables::remote_segment;
-use crate::take::Taking;
+use crate::tables::{ABSENT, remote_segment};
+use crate::take::{Taking, inbox_path};
 
 pub use crate::take::{PullOptions, PullReport, Transcripts};
 
@@ -57,7 +58,20 @@ pub fn pull(
         let requests = remote.transport().requests();
         return Ok(PullReport { requests, ..taking.report });
     }
-    take_all(remote, &state, &mut taking, wanted, progress)?;
+    let gone = take_all(remote, &state, &mut taking, wanted, progress)?;
+    if !gone.is_empty() {
+        // Somebody may have replaced them since the heads were read; what stands for them is named by another head now.
+        let again = replay(store, remote, &mut state)?;
+        taking.report.refused.extend(again.refused);
+        taking.tips = state.tips.clone();
+        let wanted = wanted_segments(store, remote, &state, &taking.held, &taking.forked_writers())?;
+        let (lost, wanted): (Vec<_>, Vec<_>) =
+            wanted.into_iter().partition(|sealed| gone.contains(&sealed.id));
+        let gone = take_all(remote, &state, &mut taking, wanted, progress)?;
+        for id in lost.iter().map(|sealed| sealed.id).chain(gone) {
+            taking.refuse(&id, &Error::corrupt(ABSENT));
+        }
+    }
     let report = taking.end()?;
     if state != before {
         remote.remember(store, &state)?;
@@ -110,36 +124,29 @@ fn count_new(
     Ok(())
 }
 
-/// Takes segments in. One may need objects that another brings, so those that lack some are tried again; what is elsewhere
-/// on purpose is fetched for those that need it now.
+/// Takes segments in, and returns those that are not there. One may need objects that another brings, so those that lack
+/// some are tried again; what is elsewhere on purpose is fetched for those that need it now.
 fn take_all(
     remote: &Remote,
     state: &State,
     taking: &mut Taking<'_>,
     wanted: Vec<Arc<Sealed>>,
     progress: &dyn Progress,
-) -> Result<()> {
+) -> Result<BTreeSet<SegmentId>> {
+    let mut gone = BTreeSet::new();
     taking.clear()?;
     progress.start("pulling", Some(wanted.iter().map(|sealed| sealed.bytes).sum()));
     let mut waiting = wanted;
     loop {
         let count = waiting.len();
         let mut incomplete: Vec<(Arc<Sealed>, Vec<ObjectId>)> = Vec::new();
-        for listed in waiting {
-            let fetched = match taking.bodies {
-                Bodies::Along => fetch(remote, taking, &listed, progress),
-                Bodies::LeftOut => fetch_without_bodies(remote, taking, &listed, progress),
-            };
-            let (path, sealed) = match fetched {
-                Ok(fetched) => fetched,
-                Err(error) if error.kind() == ErrorKind::Corrupt => {
-                    taking.refuse(&listed.id, &error);
-                    continue;
+        match taking.bodies {
+            Bodies::Along => fetch_and_take(remote, taking, &waiting, progress, &mut incomplete, &mut gone)?,
+            Bodies::LeftOut => {
+                for listed in waiting {
+                    let fetched = fetch_without_bodies(remote, taking, &listed, progress);
+                    take_fetched(taking, &listed, fetched, &mut incomplete, &mut gone)?;
                 }
-                Err(error) => return Err(error),
-            };
-            if let Some(missing) = taking.take(&path, &sealed)? {
-                incomplete.push((listed, missing));
             }
         }
         let is_stuck = incomplete.len() == count;
@@ -154,6 +161,53 @@ fn take_all(
         waiting = incomplete.into_iter().map(|(sealed, _)| sealed).collect();
     }
     progress.finish();
+    Ok(gone)
+}
+
+/// Fetches segments as they are and takes them in; where the remote is far away, several are under way at once.
+fn fetch_and_take(
+    remote: &Remote,
+    taking: &mut Taking<'_>,
+    waiting: &[Arc<Sealed>],
+    progress: &dyn Progress,
+    incomplete: &mut Vec<(Arc<Sealed>, Vec<ObjectId>)>,
+    gone: &mut BTreeSet<SegmentId>,
+) -> Result<()> {
+    let (store, inbox) = (taking.store, taking.inbox.clone());
+    let work = |listed: &Arc<Sealed>| fetch(remote, store, &inbox, listed, progress);
+    in_order(waiting, remote.transport().fetches_at_once(), &work, &mut |listed, fetched| {
+        let counted = fetched.map(|(path, sealed, bytes)| {
+            taking.report.segments += u64::from(bytes > 0);
+            taking.report.bytes += bytes;
+            (path, sealed)
+        });
+        take_fetched(taking, listed, counted, incomplete, gone)
+    })
+}
+
+/// Takes a segment in that has come; what is damaged is refused and listed.
+fn take_fetched(
+    taking: &mut Taking<'_>,
+    listed: &Arc<Sealed>,
+    fetched: Result<(PathBuf, Arc<Sealed>)>,
+    incomplete: &mut Vec<(Arc<Sealed>, Vec<ObjectId>)>,
+    gone: &mut BTreeSet<SegmentId>,
+) -> Result<()> {
+    let (path, sealed) = match fetched {
+        Ok(fetched) => fetched,
+        Err(error) if error.message() == ABSENT => {
+            gone.insert(listed.id);
+            return Ok(());
+        }
+        Err(error) if error.kind() == ErrorKind::Corrupt => {
+            taking.refuse(&listed.id, &error);
+            return Ok(());
+        }
+        Err(error) => return Err(error),
+    };
+    if let Some(missing) = taking.take(&path, &sealed)? {
+        incomplete.push((Arc::clone(listed), missing));
+    }
     Ok(())
 }
 
@@ -191,7 +245,12 @@ fn fetch_without_bodies(
             Ok((path, sealed))
         }
         // It needs objects of others: what is here by then is seen when it is checked as it is.
-        Err(error) if error.kind() == ErrorKind::NotFound => fetch(remote, taking, listed, progress),
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            let (path, sealed, bytes) = fetch(remote, taking.store, &taking.inbox, listed, progress)?;
+            taking.report.segments += u64::from(bytes > 0);
+            taking.report.bytes += bytes;
+            Ok((path, sealed))
+        }
         Err(error) => Err(error),
     }
 }
@@ -231,45 +290,37 @@ fn tips_in(sealed: &Sealed) -> Result<Vec<Tip>> {
     Ok(tips)
 }
 
-/// Copies a segment into the inbox, unless this pull has done so.
+/// Copies a segment into the inbox, unless this pull has done so; returns how many bytes came.
 fn fetch(
     remote: &Remote,
-    taking: &mut Taking<'_>,
+    store: &Store,
+    inbox: &Path,
     listed: &Arc<Sealed>,
     progress: &dyn Progress,
-) -> Result<(PathBuf, Arc<Sealed>)> {
-    let env = taking.store.env();
-    let path = taking.path(&listed.id);
+) -> Result<(PathBuf, Arc<Sealed>, u64)> {
+    let env = store.env();
+    let path = inbox_path(inbox, &listed.id);
     let doing = |error| Error::io(format!("cannot write `{}`", path.display()), error);
     if env.fs.metadata(&path).is_ok() {
         if let Ok(sealed) = Sealed::open(env, &path, listed.id) {
             progress.advance(sealed.bytes);
-            return Ok((path, Arc::new(sealed)));
+            return Ok((path, Arc::new(sealed), 0));
         }
         env.fs.remove(&path).map_err(doing)?;
     }
-    let source = remote
-        .transport()
-        .open(&segment_key(&listed.id))?
-        .ok_or_else(|| Error::corrupt("the remote names it, but it is not there"))?;
     let target = env.fs.create(&path, true).map_err(doing)?;
-    let mut buffer = vec![0; 1 << 20];
     let mut at = 0;
-    while at < listed.bytes {
-        let length = usize::try_from(listed.bytes - at).unwrap_or(usize::MAX).min(buffer.len());
-        source.read_exact_at(&mut buffer[..length], at).map_err(|error| match error.kind() {
-            std::io::ErrorKind::UnexpectedEof => {
-                Error::corrupt("it is shorter than its manifest says").with_source(error)
-            }
-            _ => Error::io("cannot read a segment of the remote", error),
-        })?;
-        target.write_all_at(&buffer[..length], at).map_err(doing)?;
-        at += length as u64;
-        progress.advance(length as u64);
+    let is_there = remote.transport().fetch(&segment_key(&listed.id), listed.bytes, &mut |part| {
+        target.write_all_at(part, at).map_err(doing)?;
+        at += part.len() as u64;
+        progress.advance(part.len() as u64);
+        Ok(())
+    })?;
+    if !is_there {
+        env.fs.remove(&path).map_err(doing)?;
+        return Err(Error::corrupt(ABSENT));
     }
     target.sync().map_err(doing)?;
-    taking.report.segments += 1;
-    taking.report.bytes += listed.bytes;
     let sealed = Sealed::open(env, &path, listed.id)?;
-    Ok((path, Arc::new(sealed)))
+    Ok((path, Arc::new(sealed), listed.bytes))
 }

@@ -7,10 +7,10 @@ use std::collections::BTreeMap;
 
 use agent_trace_store::progress::Progress;
 use agent_trace_store::store::Snapshot;
-use agent_trace_store::{Error, ErrorKind, Kind, Result, Store, Timestamp};
+use agent_trace_store::{Error, ErrorKind, Kind, Result, SegmentId, Store, Timestamp};
 
 use crate::head::{Head, head_hash};
-use crate::limits::{HEAD_BYTES_MAX, seal_bytes_min};
+use crate::limits::{GRACE_MICROS, HEAD_BYTES_MAX, seal_bytes_min};
 use crate::publish::{claim_writer, publish};
 use crate::remote::{Remote, Replayed, replay, replay_and};
 use crate::select::{Selection, select};
@@ -63,6 +63,7 @@ pub fn push(
     options: &PushOptions,
     progress: &dyn Progress,
 ) -> Result<PushReport> {
+    let started = store.env().clock.now();
     let _busy = store.busy()?;
     let _lock = remote.lock(store)?;
     if let (Some(id), false) = (remote.id(), options.dry_run) {
@@ -70,6 +71,7 @@ pub fn push(
     }
     store.settle()?;
     let mut state = remote.state(store)?;
+    let before = state.clone();
     let mut replayed = replay(store, remote, &mut state)?;
     let mut new_writer = false;
     if let (Some(id), false) = (remote.id(), options.dry_run) {
@@ -95,12 +97,12 @@ pub fn push(
         ..PushReport::default()
     };
     if !options.dry_run {
-        let before = state.clone();
-        transfer(store, remote, &mut state, &replayed, &selection, progress, &mut report)?;
+        let run = Run { store, remote, started };
+        transfer(&run, &mut state, &replayed, &selection, progress, &mut report)?;
         state.held = selection.held;
         state.held_kinds = selection.held_back;
         state.evaluated = selection.evaluated;
-        if state != before || !replayed.new.is_empty() {
+        if state != before {
             remote.remember(store, &state)?;
         }
     }
@@ -153,7 +155,7 @@ fn choose_in(store: &Store, snapshot: &Snapshot, state: &State, options: &PushOp
 }
 
 /// Removes what a push of this store that was cut has left aside, here and on the remote.
-fn sweep(store: &Store, remote: &Remote, id: &crate::head::RemoteId) -> Result<()> {
+pub(crate) fn sweep(store: &Store, remote: &Remote, id: &crate::head::RemoteId) -> Result<()> {
     let dir = cache_dir(store, id)?;
     let fs = &store.env().fs;
     let doing = |error| Error::io(format!("cannot clear `{}`", dir.display()), error);
@@ -176,15 +178,22 @@ fn sweep(store: &Store, remote: &Remote, id: &crate::head::RemoteId) -> Result<(
 /// The file that is there while a push sends; what it finds there the next push clears up.
 const SENDING: &str = "sending";
 
+/// Who pushes where, and since when.
+struct Run<'a> {
+    store: &'a Store,
+    remote: &'a Remote,
+    started: Timestamp,
+}
+
 fn transfer(
-    store: &Store,
-    remote: &Remote,
+    run: &Run<'_>,
     state: &mut State,
     replayed: &Replayed,
     selection: &Selection,
     progress: &dyn Progress,
     report: &mut PushReport,
 ) -> Result<()> {
+    let Run { store, remote, started } = *run;
     if selection.picks.is_empty() {
         return Ok(());
     }
@@ -202,18 +211,32 @@ fn transfer(
     let mut outgoing = work.run(!early, progress)?;
     let added: Vec<_> = outgoing.iter().map(|segment| (segment.id, segment.bytes)).collect();
     if early {
-        publish(store, remote, state, &id, added.clone(), there)?;
+        publish(store, remote, state, &id, added.clone(), Vec::new(), there)?;
         outgoing.iter_mut().try_for_each(|segment| work.arrive(segment, progress))?;
     }
     report.segments += outgoing.iter().filter(|segment| segment.sent > 0).count() as u64;
     report.bytes += outgoing.iter().map(|segment| segment.sent).sum::<u64>();
     progress.finish();
     if !early {
-        publish(store, remote, state, &id, added.clone(), there)?;
+        if store.env().clock.now().micros().saturating_sub(started.micros()) > GRACE_MICROS / 2 {
+            check_still_there(remote, &added)?;
+        }
+        publish(store, remote, state, &id, added.clone(), Vec::new(), there)?;
     }
     state.segments.extend(added);
     state.has = state.has.union(&selection.events);
     store.env().fs.remove(&sending).map_err(doing)
+}
+
+/// After a long push, what was sent first may soon be cleared up by others, since no head refers to it.
+fn check_still_there(remote: &Remote, added: &[(SegmentId, u64)]) -> Result<()> {
+    for (segment, bytes) in added {
+        if !remote.transport().keep_segment(segment, *bytes)? {
+            let message = "the push took so long that what it sent may have been cleared up; push again";
+            return Err(Error::new(ErrorKind::Unavailable, message));
+        }
+    }
+    Ok(())
 }
 
 /// A planted fault, for showing that the simulation finds it.

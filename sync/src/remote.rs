@@ -3,7 +3,7 @@
 //! Opening reads the `format` file; replaying reads the heads that changed, their new manifests and the footers of
 //! new segments, never the segments themselves.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 
 use agent_trace_store::env::{Env, Lock, LockMode};
@@ -15,12 +15,14 @@ use agent_trace_store::writer::Tip;
 use agent_trace_store::{Error, ErrorKind, Result, SegmentId, Store, WriterId};
 
 use crate::address::RemoteUrl;
+use crate::ahead::in_order;
+use crate::bucket::Bucket;
 use crate::head::{Head, RemoteId, head_hash};
 use crate::limits::{
     EXCHANGE_WAIT_MICROS_MAX, FORMAT_BYTES_MAX, HEAD_BYTES_MAX, HEADS_MAX, MANIFEST_BYTES_MAX,
     MANIFEST_DEPTH_MAX,
 };
-use crate::manifest::{Manifest, NO_MANIFEST, segment_key};
+use crate::manifest::{Manifest, ManifestId, NO_MANIFEST, segment_key};
 use crate::seal::{Access, Change, Encrypted, Ring, keys};
 use crate::state::{SeenHead, State, cache_dir};
 use crate::tables;
@@ -35,6 +37,7 @@ const FORMAT_ENCRYPTED: &str = "encrypted 1";
 
 /// A remote, reachable.
 pub struct Remote {
+    env: Env,
     transport: Box<dyn Transport>,
     name: String,
     id: Option<RemoteId>,
@@ -55,8 +58,9 @@ impl Remote {
         create: bool,
         access: Option<&Access>,
     ) -> Result<Remote> {
-        let transport = match address {
+        let transport: Box<dyn Transport> = match address {
             RemoteUrl::Folder(dir) => Box::new(Folder::new(env, dir)),
+            RemoteUrl::Bucket(bucket) => Box::new(Bucket::open(env, bucket)?),
             RemoteUrl::Service(service) => {
                 return Err(Error::invalid(format!("expected a folder, found the service `{service}`")));
             }
@@ -79,7 +83,7 @@ impl Remote {
     ) -> Result<Remote> {
         let mut format = read_format(transport.as_ref())?;
         if format.is_none() {
-            let ours = ["heads", "keys", "manifests", "segments", FORMAT_KEY];
+            let ours = ["heads", "keys", "manifests", "probes", "segments", FORMAT_KEY];
             if transport.list("")?.iter().any(|listed| !ours.contains(&listed.name.as_str())) {
                 let place = transport.place();
                 return Err(Error::invalid(format!("`{place}` holds other files and no remote")));
@@ -94,9 +98,9 @@ impl Remote {
             }
         }
         let name = name.to_owned();
-        let Some(format) = format else { return Ok(Remote { transport, name, id: None, ring: None }) };
+        let Some(format) = format else { return Ok(Remote { env: env.clone(), transport, name, id: None, ring: None }) };
         match (access, format.is_encrypted) {
-            (None, false) => Ok(Remote { transport, name, id: Some(format.id), ring: None }),
+            (None, false) => Ok(Remote { env: env.clone(), transport, name, id: Some(format.id), ring: None }),
             (Some(access), true) => Remote::unlock(env, transport, name, &format.id, create, access),
             (None, true) => Err(locked(transport.as_ref(), "is encrypted, and no secret is given")),
             // Whoever can write to a remote could have made this of one that is encrypted.
@@ -118,12 +122,12 @@ impl Remote {
                 return Err(locked(transport.as_ref(), "holds heads, and no keys"));
             }
             None if create => keys::create(env, transport.as_ref(), id, access)?,
-            None => return Ok(Remote { transport, name, id: None, ring: None }),
+            None => return Ok(Remote { env: env.clone(), transport, name, id: None, ring: None }),
         };
         let ring = Arc::new(ring);
         let names = access.path(id, "names");
         let transport = Box::new(Encrypted::new(env, transport, Arc::clone(&ring), &names));
-        Ok(Remote { transport, name, id: Some(*id), ring: Some(ring) })
+        Ok(Remote { env: env.clone(), transport, name, id: Some(*id), ring: Some(ring) })
     }
 
     /// The keys of an encrypted remote.
@@ -144,6 +148,13 @@ impl Remote {
         self.transport.as_ref()
     }
 
+    /// Random bytes for a name that nobody else has.
+    pub(crate) fn draw(&self) -> [u8; 8] {
+        let mut random = [0; 8];
+        self.env.entropy.fill(&mut random);
+        random
+    }
+
     /// Which remote it is; `None` where nothing has been made there yet.
     pub fn id(&self) -> Option<RemoteId> {
         self.id
@@ -153,7 +164,9 @@ impl Remote {
     /// and the own head are one each.
     pub fn lock(&self, store: &Store) -> Result<Option<Box<dyn Lock>>> {
         let Some(id) = self.id else { return Ok(None) };
-        let path = cache_dir(store, &id)?.join("lock");
+        let dir = cache_dir(store, &id)?;
+        self.transport.spool(&dir);
+        let path = dir.join("lock");
         lock(store.env(), &path, LockMode::Exclusive, EXCHANGE_WAIT_MICROS_MAX).map(Some)
     }
 
@@ -311,70 +324,91 @@ fn changed_heads(
     let listed: HashSet<WriterId> = heads.iter().map(|(writer, _)| *writer).collect();
     let known: BTreeSet<WriterId> = state.heads.keys().copied().chain(asked).collect();
     heads.extend(known.into_iter().filter(|writer| !listed.contains(writer)).map(|writer| (writer, None)));
+    let own = store.writer();
+    let is_as_it_was = |writer: &WriterId, version: &Option<Version>| {
+        state.heads.get(writer).is_some_and(|seen| version.is_some() && seen.version == *version)
+    };
+    let (same, asked): (Vec<_>, Vec<_>) =
+        heads.into_iter().partition(|(writer, version)| is_as_it_was(writer, version));
+    if same.iter().any(|(writer, _)| *writer == own) {
+        replayed.own = state.heads.get(&own).map(|seen| (seen.hash, seen.generation));
+    }
+    replayed.own_is_read = asked.iter().any(|(writer, _)| *writer == own);
+    let read = |(writer, _): &(WriterId, Option<Version>)| {
+        transport.read_version(&Head::key(writer), HEAD_BYTES_MAX)
+    };
     let mut changed = Vec::new();
-    for (writer, version) in heads {
-        let is_own = writer == store.writer();
-        let seen = state.heads.get(&writer).copied();
-        if let Some(seen) = seen.filter(|seen| version.is_some() && seen.version == version) {
-            if is_own {
-                replayed.own = Some((seen.hash, seen.generation));
-            }
-            continue;
-        }
-        replayed.own_is_read |= is_own;
-        let read = match transport.read_version(&Head::key(&writer), HEAD_BYTES_MAX) {
+    in_order(&asked, transport.fetches_at_once(), &read, &mut |(writer, _), found| {
+        let found = match found {
             // Of an encrypted remote: nobody with the key has written it, or it has been damaged.
             Err(error) if error.kind() == ErrorKind::Corrupt => {
                 replayed.refused.push(format!("the head of writer `{}`: {error}", writer.short()));
-                continue;
+                return Ok(());
             }
-            read => read?,
+            found => found?,
         };
-        let Some((bytes, version)) = read else {
-            if seen.is_some() {
+        match found {
+            Some((bytes, version)) => {
+                changed.extend(look_at_head(*writer == own, writer, &bytes, version, id, state, replayed)?);
+            }
+            None if state.heads.contains_key(writer) => {
                 replayed.gone_back.push(format!("the head of writer `{}` is gone", writer.short()));
             }
-            continue;
-        };
-        let hash = head_hash(&bytes);
-        if is_own {
-            replayed.own = Some((hash, seen.map_or(0, |seen| seen.generation)));
+            None => {}
         }
-        if let Some(seen) = state.heads.get_mut(&writer).filter(|seen| seen.hash == hash) {
-            seen.version = version;
-            continue;
-        }
-        let head = match Head::decode(&bytes) {
-            Ok(head) if head.writer == writer && head.remote == *id => head,
-            Ok(_) => {
-                replayed
-                    .refused
-                    .push(format!("the head of writer `{}` is of another remote", writer.short()));
-                continue;
-            }
-            Err(error) if error.kind() == ErrorKind::Unsupported => return Err(error),
-            Err(error) => {
-                replayed.refused.push(format!("the head of writer `{}`: {error}", writer.short()));
-                continue;
-            }
-        };
-        if is_own {
-            replayed.own = Some((hash, head.generation));
-        }
-        if let Some(seen) = seen.filter(|seen| head.generation <= seen.generation) {
-            let message = format!(
-                "the head of writer `{}` went back from generation {} to {}",
-                writer.short(),
-                seen.generation,
-                head.generation
-            );
-            replayed.gone_back.push(message);
-        }
-        changed.push(Changed { head, hash, version });
-    }
+        Ok(())
+    })?;
     Ok(changed)
 }
 
+/// Looks at a head that was read; returns it if it is not the one that was seen.
+fn look_at_head(
+    is_own: bool,
+    writer: &WriterId,
+    bytes: &[u8],
+    version: Option<Version>,
+    id: &RemoteId,
+    state: &mut State,
+    replayed: &mut Replayed,
+) -> Result<Option<Changed>> {
+    let hash = head_hash(bytes);
+    let seen = state.heads.get(writer).copied();
+    if is_own {
+        replayed.own = Some((hash, seen.map_or(0, |seen| seen.generation)));
+    }
+    if let Some(seen) = state.heads.get_mut(writer).filter(|seen| seen.hash == hash) {
+        seen.version = version;
+        return Ok(None);
+    }
+    let head = match Head::decode(bytes) {
+        Ok(head) if head.writer == *writer && head.remote == *id => head,
+        Ok(_) => {
+            replayed.refused.push(format!("the head of writer `{}` is of another remote", writer.short()));
+            return Ok(None);
+        }
+        Err(error) if error.kind() == ErrorKind::Unsupported => return Err(error),
+        Err(error) => {
+            replayed.refused.push(format!("the head of writer `{}`: {error}", writer.short()));
+            return Ok(None);
+        }
+    };
+    if is_own {
+        replayed.own = Some((hash, head.generation));
+    }
+    if let Some(seen) = seen.filter(|seen| head.generation <= seen.generation) {
+        let message = format!(
+            "the head of writer `{}` went back from generation {} to {}",
+            writer.short(),
+            seen.generation,
+            head.generation
+        );
+        replayed.gone_back.push(message);
+    }
+    Ok(Some(Changed { head, hash, version }))
+}
+
+/// Reads what the heads name: first all manifests, since any of them may say that segments of another are replaced,
+/// then the footers of segments that count.
 fn read_manifests(
     store: &Store,
     remote: &Remote,
@@ -383,41 +417,25 @@ fn read_manifests(
     changed: Vec<Changed>,
     replayed: &mut Replayed,
 ) -> Result<()> {
-    for Changed { head, hash, version } in changed {
-        let known = state.heads.get(&head.writer).map_or(NO_MANIFEST, |seen| seen.manifest);
-        let mut manifests = Vec::new();
-        let mut next = head.manifest;
-        let mut complete = true;
-        while next != NO_MANIFEST && next != known {
-            let read = remote.transport().read(&Manifest::key(&next), MANIFEST_BYTES_MAX);
-            let manifest = read.and_then(|bytes| bytes.ok_or_else(|| Error::corrupt("it is not there")));
-            match manifest.and_then(|bytes| Manifest::decode(&next, &bytes)) {
-                Ok(manifest) if manifests.len() <= MANIFEST_DEPTH_MAX as usize => {
-                    next = manifest.previous;
-                    manifests.push(manifest);
-                }
-                Ok(_) => return Err(Error::corrupt("a chain of manifests is too long")),
-                Err(error) if error.kind() != ErrorKind::Corrupt => return Err(error),
-                Err(error) => {
-                    let writer = head.writer.short();
-                    replayed.refused.push(format!("a manifest of writer `{writer}`: {error}"));
-                    complete = false;
-                    break;
-                }
-            }
-        }
-        for manifest in manifests.iter().rev() {
-            state.replaced.extend(manifest.replaces.iter().copied());
-            for (segment, bytes) in &manifest.added {
-                if !state.segments.contains_key(segment) && !state.replaced.contains(segment) {
-                    complete &= learn_segment(store, remote, id, state, segment, *bytes, replayed)?;
-                }
-            }
-        }
+    let mut read = Vec::new();
+    for changed in changed {
+        let known = state.heads.get(&changed.head.writer).map_or(NO_MANIFEST, |seen| seen.manifest);
+        let (manifests, complete) = read_chain(remote, &changed.head, known, replayed)?;
+        state.replaced.extend(manifests.iter().flat_map(|manifest| &manifest.replaces).copied());
+        read.push((changed, manifests, complete));
+    }
+    let named = read.iter().flat_map(|(_, manifests, _)| manifests).flat_map(|manifest| &manifest.added);
+    let is_new = |(segment, _): &&(SegmentId, u64)| {
+        !state.segments.contains_key(segment) && !state.replaced.contains(segment)
+    };
+    let new: BTreeMap<SegmentId, u64> = named.filter(is_new).copied().collect();
+    let unread = learn_segments(store, remote, id, state, &new, replayed)?;
+    for (Changed { head, hash, version }, manifests, complete) in read {
         head.tips.iter().for_each(|tip| state.note_tip(tip));
         replayed.tips.extend_from_slice(&head.tips);
+        let mut added = manifests.iter().flat_map(|manifest| &manifest.added);
         // A head of which a part could not be read is looked at again the next time.
-        if complete {
+        if complete && !added.any(|(segment, _)| unread.contains(segment)) {
             let (generation, manifest) = (head.generation, head.manifest);
             let seen = SeenHead { generation, hash, manifest, version };
             state.heads.insert(head.writer, seen);
@@ -426,30 +444,69 @@ fn read_manifests(
     Ok(())
 }
 
-/// Reads the footer of a segment, and notes which events it holds.
-fn learn_segment(
+/// The manifests that a head names, newest first, up to the one that is known; and whether all could be read.
+pub(crate) fn read_chain(
+    remote: &Remote,
+    head: &Head,
+    known: ManifestId,
+    replayed: &mut Replayed,
+) -> Result<(Vec<Manifest>, bool)> {
+    let mut manifests = Vec::new();
+    let mut next = head.manifest;
+    while next != NO_MANIFEST && next != known {
+        let read = remote.transport().read(&Manifest::key(&next), MANIFEST_BYTES_MAX);
+        let manifest = read.and_then(|bytes| bytes.ok_or_else(|| Error::corrupt("it is not there")));
+        match manifest.and_then(|bytes| Manifest::decode(&next, &bytes)) {
+            Ok(manifest) if manifests.len() <= MANIFEST_DEPTH_MAX as usize => {
+                next = manifest.previous;
+                manifests.push(manifest);
+            }
+            Ok(_) => return Err(Error::corrupt("a chain of manifests is too long")),
+            Err(error) if error.kind() != ErrorKind::Corrupt => return Err(error),
+            Err(error) => {
+                let writer = head.writer.short();
+                replayed.refused.push(format!("a manifest of writer `{writer}`: {error}"));
+                return Ok((manifests, false));
+            }
+        }
+    }
+    Ok((manifests, true))
+}
+
+/// Reads the footers of segments, and notes which events they hold; returns those that could not be read.
+fn learn_segments(
     store: &Store,
     remote: &Remote,
     id: &RemoteId,
     state: &mut State,
-    segment: &SegmentId,
-    bytes: u64,
+    new: &BTreeMap<SegmentId, u64>,
     replayed: &mut Replayed,
-) -> Result<bool> {
-    match tables::remote_segment(store, remote.transport(), id, segment, bytes) {
-        Ok(sealed) => {
-            state.segments.insert(*segment, bytes);
-            state.has = state.has.union(&events_of(&sealed));
-            replayed.new.push(*segment);
-            Ok(true)
+) -> Result<BTreeSet<SegmentId>> {
+    let transport = remote.transport();
+    let new: Vec<(SegmentId, u64)> = new.iter().map(|(segment, bytes)| (*segment, *bytes)).collect();
+    let read = |(segment, bytes): &(SegmentId, u64)| {
+        tables::remote_segment(store, transport, id, segment, *bytes).map(|sealed| events_of(&sealed))
+    };
+    let (mut unread, mut ranges) = (BTreeSet::new(), Vec::new());
+    in_order(&new, transport.fetches_at_once(), &read, &mut |(segment, bytes), events| {
+        match events {
+            Ok(events) => {
+                state.segments.insert(*segment, *bytes);
+                ranges.push(events);
+                replayed.new.push(*segment);
+            }
+            Err(error) if error.kind() == ErrorKind::Corrupt => {
+                replayed.refused.push(format!("`{}`: {error}", segment_key(segment)));
+                unread.insert(*segment);
+            }
+            Err(error) => return Err(error),
         }
-        Err(error) if error.kind() == ErrorKind::Corrupt => {
-            let key = segment_key(segment);
-            replayed.refused.push(format!("`{key}`: {error}"));
-            Ok(false)
-        }
-        Err(error) => Err(error),
+        Ok(())
+    })?;
+    for events in ranges {
+        state.has = state.has.union(&events);
     }
+    Ok(unread)
 }
 
 /// The events that a segment says it holds.

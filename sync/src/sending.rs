@@ -83,7 +83,10 @@ impl<'a> Sending<'a> {
         let (mut whole, mut parts, mut rest) = (Vec::new(), Vec::new(), Vec::new());
         for pick in &selection.picks {
             match (&pick.source.handle, &pick.numbers) {
-                (Handle::Sealed(sealed), None) => whole.push(Arc::clone(sealed)),
+                // Under a name that is replaced there nothing counts.
+                (Handle::Sealed(sealed), None) if !state.replaced.contains(&sealed.id) => {
+                    whole.push(Arc::clone(sealed));
+                }
                 (Handle::Sealed(sealed), Some(numbers))
                     if sealed.bytes >= CUT_BYTES_MIN && numbers.len() * 2 >= pick.source.events as usize =>
                 {
@@ -150,7 +153,8 @@ impl<'a> Sending<'a> {
         };
         // One more than there are cores, for the one that waits; alone in a simulation, where the order counts.
         let cores = rayon::current_num_threads();
-        let threads = if cores == 1 { 1 } else { (cores + 1).min(jobs.len()) };
+        let many = (cores + 1).max(self.outlet.sends_at_once());
+        let threads = if cores == 1 && self.outlet.sends_at_once() == 1 { 1 } else { many.min(jobs.len()) };
         let outgoing: Vec<Vec<Outgoing>> = if threads == 1 {
             vec![work()?]
         } else {

@@ -12,7 +12,7 @@ use agent_trace_store::build::Ended;
 use agent_trace_store::env::{Env, File};
 use agent_trace_store::id::SegmentId;
 use agent_trace_store::layout::write_durably;
-use agent_trace_store::segment::HEADER_BYTES;
+use agent_trace_store::segment::{Filter, HEADER_BYTES, all_ids, all_names};
 use agent_trace_store::segments::Sealed;
 use agent_trace_store::{Error, ObjectId, Result, Store};
 
@@ -20,6 +20,9 @@ use crate::head::RemoteId;
 use crate::manifest::segment_key;
 use crate::state::{State, cache_dir};
 use crate::transport::Transport;
+
+/// What is said of a segment that has gone.
+pub(crate) const ABSENT: &str = "the remote names it, but it is not there";
 
 const PREFIX_BYTES: u64 = HEADER_BYTES as u64 + 16;
 
@@ -78,15 +81,29 @@ pub fn remote_segment(
     if let Ok(sealed) = open_table(store.env(), &path, segment) {
         return Ok(Arc::new(sealed));
     }
-    let file = transport
-        .open(&segment_key(segment))?
-        .ok_or_else(|| Error::corrupt("the remote names it, but it is not there"))?;
+    let file = transport.open(&segment_key(segment))?.ok_or_else(|| Error::corrupt(ABSENT))?;
     let found = file.len().map_err(|error| Error::io("cannot look at a segment on the remote", error))?;
     if found != bytes {
         return Err(Error::corrupt(format!("expected {bytes} bytes, found {found}")));
     }
     cache_table(store, remote, segment, file.as_ref(), bytes)?;
-    Sealed::from_file(file, bytes, *segment).map(Arc::new)
+    match open_table(store.env(), &path, segment).and_then(|sealed| check_table(&sealed).map(|()| sealed)) {
+        Ok(sealed) => Ok(Arc::new(sealed)),
+        Err(error) => {
+            // It came over a way that may damage it: what is kept would be believed from then on.
+            forget_table(store, remote, segment)?;
+            Err(error)
+        }
+    }
+}
+
+/// Reads all of a footer once, so that every checksum in it is compared.
+fn check_table(sealed: &Sealed) -> Result<()> {
+    let (file, directory) = (sealed.file.as_ref(), &sealed.directory);
+    Filter::read(file, &sealed.key, directory)?;
+    all_ids(file, &sealed.key, directory)?;
+    all_names(file, &sealed.key, directory)?;
+    Ok(())
 }
 
 /// Whether an object stands in one of these segments, by their tables.

@@ -133,6 +133,11 @@ pub(crate) struct Taking<'a> {
     pub(crate) report: PullReport,
 }
 
+/// Where a segment lies until it has been checked.
+pub(crate) fn inbox_path(inbox: &Path, id: &SegmentId) -> PathBuf {
+    inbox.join(format!("{id}.seg"))
+}
+
 impl<'a> Taking<'a> {
     /// Prepares; `tips` are how far logs go by what the remote says, `changed` those of them that are new.
     pub(crate) fn start(
@@ -187,7 +192,7 @@ impl<'a> Taking<'a> {
 
     /// Where a segment lies until it is part of the store.
     pub(crate) fn path(&self, id: &SegmentId) -> PathBuf {
-        self.inbox.join(format!("{id}.seg"))
+        inbox_path(&self.inbox, id)
     }
 
     /// Refuses what needs an object that is nowhere.

@@ -16,6 +16,7 @@ use agent_trace_store::limits::LOCK_WAIT_MICROS_MAX;
 use agent_trace_store::lock::lock;
 use agent_trace_store::{Error, ErrorKind, Result, SegmentId, Timestamp};
 
+use crate::limits::GRACE_MICROS;
 use crate::manifest::segment_key;
 
 const COPY_BYTES: usize = 1 << 20;
@@ -29,8 +30,12 @@ pub trait Outlet: Send + Sync {
     /// needs the name or the length first keeps the bytes here until then.
     fn create(&self) -> Result<Box<dyn Upload>>;
     /// Makes sure that a segment that an earlier push made or sent, which did not hear of it, is there and stays there;
-    /// false where it is not.
+    /// false where it is not, or so old that it may be cleared up before a head refers to it.
     fn keep_segment(&self, id: &SegmentId, bytes: u64) -> Result<bool>;
+    /// How many segments may well go at once.
+    fn sends_at_once(&self) -> usize {
+        1
+    }
 }
 
 /// A name below a prefix.
@@ -139,6 +144,11 @@ impl Sink for Box<dyn Upload> {
     }
 
     fn discard(self) {}
+}
+
+/// Whether what nothing refers to may be cleared up soon: half its grace is over.
+pub(crate) fn is_aging(env: &Env, modified: Timestamp) -> bool {
+    env.clock.now().micros().saturating_sub(modified.micros()) > GRACE_MICROS / 2
 }
 
 /// A segment that is written aside in a folder.
@@ -288,7 +298,13 @@ impl Outlet for Folder {
 
     fn keep_segment(&self, id: &SegmentId, bytes: u64) -> Result<bool> {
         let key = segment_key(id);
-        if self.bytes(&key)? != Some(bytes) {
+        let path = self.path(&key);
+        let found = match self.env.fs.metadata(&path) {
+            Ok(found) => found,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+            Err(error) => return Err(unreachable(&path, error)),
+        };
+        if found.bytes != bytes || is_aging(&self.env, found.modified) {
             return Ok(false);
         }
         self.keep(&key)?;

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use agent_trace_store::{ErrorKind, Store};
 use agent_trace_sync::address::{RemoteUrl, ServiceUrl};
+use agent_trace_sync::bucket::{Bucket, BucketUrl};
 use agent_trace_sync::client::{Client, Scope};
 use agent_trace_sync::remote::Remote;
 use jiff::Timestamp;
@@ -205,6 +206,47 @@ fn check_modes(context: &Context, path: &Path, fix: bool, findings: &mut Finding
     }
 }
 
+/// Whether a bucket can be reached, and what it keeps of what S3 promises.
+fn check_bucket(context: &Context, url: &BucketUrl, remote: &Named, findings: &mut Findings) {
+    if url.is_insecure() {
+        let message = "insecure http: all records can be read and changed on the way";
+        findings.add("tls", Some(remote), WARNING, message.to_owned());
+    }
+    let mut address = RemoteUrl::Bucket(Box::new(url.clone()));
+    if let Err(failure) = context.sign(remote, &mut address) {
+        return findings.add("credentials", Some(remote), BAD, failure.error.message().to_owned());
+    }
+    match Remote::open(&context.env, &address, false) {
+        Err(error) => return findings.add("reach", Some(remote), BAD, words(&error)),
+        Ok(layout) => {
+            let message = match layout.id() {
+                Some(_) => "the bucket is a remote",
+                None => "there is nothing yet; the first push makes it",
+            };
+            findings.add("reach", Some(remote), OK, message.to_owned());
+        }
+    }
+    let RemoteUrl::Bucket(signed) = &address else { return };
+    match Bucket::open(&context.env, signed).and_then(|bucket| bucket.probe()) {
+        // Whoever may only read can pull.
+        Err(error) if error.kind() == ErrorKind::Denied => {
+            let message = format!("nothing can be written there, so only pulls work: {}", words(&error));
+            findings.add("keeps", Some(remote), WARNING, message);
+        }
+        Err(error) => findings.add("keeps", Some(remote), BAD, words(&error)),
+        Ok(promises) => {
+            for promise in promises {
+                let state = match (promise.is_kept, promise.matters) {
+                    (true, _) => OK,
+                    (false, false) => WARNING,
+                    (false, true) => BAD,
+                };
+                findings.add("keeps", Some(remote), state, format!("{}: {}", promise.name, promise.words));
+            }
+        }
+    }
+}
+
 fn check_remote(context: &Context, files: &Files<'_>, remote: &Named, findings: &mut Findings) {
     let address = match remote.address() {
         Ok(address) => address,
@@ -226,6 +268,9 @@ fn check_remote(context: &Context, files: &Files<'_>, remote: &Named, findings: 
             Ok(client) => check_service(context, &client, remote, findings),
         }
         return;
+    }
+    if let RemoteUrl::Bucket(url) = &address {
+        return check_bucket(context, url, remote, findings);
     }
     match Remote::open(&context.env, &address, false) {
         Err(error) => findings.add("reach", Some(remote), BAD, error.message().to_owned()),

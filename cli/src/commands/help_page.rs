@@ -21,7 +21,7 @@ A command finds its store by `--store`, else by the variable `AGENT_TRACE_STORE`
 the file `agent-trace-id` in the directory that all worktrees share (`git rev-parse --git-common-dir`) holds the project's
 id, and the store is `$AGENT_TRACE_HOME/projects/<id>/store` (`AGENT_TRACE_HOME` is `~/.agent-trace` where it is not set).
 
-A remote is a folder (`file:///path`) or a project of a service (`https://host/org/project`, behind a gateway
+A remote is a folder (`file:///path`), a bucket (`s3://bucket/prefix`, `gs://`, `az://`) or a project of a service (`https://host/org/project`, behind a gateway
 `https://host/at/org/project`). Where a command is given none, it takes the only one, else the one of `remote default`, else
 `origin`.
 

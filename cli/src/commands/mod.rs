@@ -11,6 +11,7 @@ mod completions;
 mod config;
 mod context;
 mod doctor;
+mod gc;
 mod help_page;
 mod hooks;
 mod import;
@@ -41,6 +42,7 @@ mod verify;
 use agent_trace_store::env::Env;
 use agent_trace_store::question::Found;
 use agent_trace_store::{Error, ErrorKind, Kind, Store, Timestamp};
+use agent_trace_sync::address::RemoteUrl;
 use agent_trace_sync::exchange::Exchange;
 use jiff::tz::TimeZone;
 
@@ -53,7 +55,7 @@ use crate::capture::record;
 use crate::capture::spool::Spool;
 use crate::json;
 use crate::project::{self as place, Place};
-use crate::remotes::{Files, Named};
+use crate::remotes::{self, Files, Named, Remotes};
 use crate::report::{Done, Failure};
 use crate::settings::{self, Settings};
 use crate::time::{self, Edge};
@@ -127,7 +129,36 @@ impl Context {
             Some(reference) => files.tokens().resolve(reference)?,
             None => None,
         };
-        Ok(Exchange::open(&self.env, &remote.address()?, token, create)?)
+        let mut address = remote.address()?;
+        self.sign(remote, &mut address)?;
+        Ok(Exchange::open(&self.env, &address, token, create).map_err(|error| hinted(remote, error))?)
+    }
+
+    /// Adds the credentials of a bucket to its address.
+    pub(crate) fn sign(&self, remote: &Named, address: &mut RemoteUrl) -> Result<(), Failure> {
+        match address {
+            RemoteUrl::Bucket(url) => remote.bucket.sign(&self.env, self.settings.user_home.as_deref(), url),
+            RemoteUrl::Folder(_) | RemoteUrl::Service(_) => Ok(()),
+        }
+    }
+
+    /// Finds the remote that a command means, with the rate that it is given.
+    pub(crate) fn pick(
+        &self,
+        files: &Files<'_>,
+        name: Option<&str>,
+        limit_rate: Option<&str>,
+    ) -> Result<Named, Failure> {
+        let mut remote = Remotes::read(files)?.pick(name)?;
+        if let Some(text) = limit_rate {
+            if !matches!(remote.address(), Ok(RemoteUrl::Bucket(_))) {
+                let message =
+                    format!("the remote `{}` is no bucket: its rate cannot be limited", remote.name);
+                return Err(Error::invalid(message).into());
+            }
+            remote.bucket.options.rate_bytes = Some(remotes::rate(text)?);
+        }
+        Ok(remote)
     }
 
     /// Reads a time, if one is given.
@@ -140,9 +171,30 @@ impl Context {
 
 /// What can be done where a remote does not do what it was asked.
 pub(crate) fn hinted(remote: &Named, error: Error) -> Failure {
+    if let Ok(RemoteUrl::Bucket(_)) = remote.address() {
+        return hinted_bucket(remote, error);
+    }
     let hint = match error.kind() {
         ErrorKind::Denied => format!("agent-trace remote set-token {} --token-stdin", remote.name),
         ErrorKind::NotFound => format!("agent-trace project create {}", remote.url),
+        _ => return error.into(),
+    };
+    Failure::from(error).hint(hint)
+}
+
+/// What can be done where a bucket does not do what it was asked.
+fn hinted_bucket(remote: &Named, error: Error) -> Failure {
+    let name = &remote.name;
+    let hint = match error.kind() {
+        ErrorKind::Denied => {
+            format!(
+                "agent-trace remote show {name} says where its credentials are; agent-trace doctor tries them"
+            )
+        }
+        ErrorKind::NotFound => {
+            format!("create the bucket, or correct its name: agent-trace remote set-url {name} URL")
+        }
+        ErrorKind::Invalid => format!("agent-trace remote set-url {name} {} --region REGION", remote.url),
         _ => return error.into(),
     };
     Failure::from(error).hint(hint)
@@ -188,8 +240,9 @@ pub(crate) fn run(context: &Context, command: &Command) -> Result<Done, Failure>
         Command::Doctor(args) => doctor::run(context, args),
         Command::Admin(args) => admin::run(context, args),
         Command::Serve(args) => serve::run(context, args),
-        Command::Verify => verify::run(context),
+        Command::Verify(args) => verify::run(context, args),
         Command::Reindex => reindex::run(context),
+        Command::Gc(args) => gc::run(context, args),
         Command::Compact(args) => compact::run(context, args),
         Command::Tour(args) => tour::run(context, args),
         Command::Completions(args) => completions::run(context, args),

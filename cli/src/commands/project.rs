@@ -6,13 +6,15 @@ use agent_trace_sync::address::RemoteUrl;
 use super::{Context, remote};
 use crate::args;
 use crate::json;
-use crate::remotes::Given;
+use crate::remotes::{BucketEntry, Given};
 use crate::report::{Done, Failure};
 use crate::sanitize;
 
 pub(super) fn run(context: &Context, command: &args::Project) -> Result<Done, Failure> {
     let args::Project::Create(args) = command;
-    let RemoteUrl::Service(service) = remote::read_url(context, &args.url, args.insecure_http)? else {
+    let RemoteUrl::Service(service) =
+        remote::read_url(context, &args.url, args.insecure_http, &BucketEntry::default())?
+    else {
         return Err(Error::invalid("a folder needs no project: the first push makes it").into());
     };
     let given = Given::read(&context.env, &context.ui, &args.token)?;

@@ -7,7 +7,7 @@ use agent_trace_sync::pull::{PullOptions, PullReport, Transcripts};
 use super::{Context, hinted, push};
 use crate::args;
 use crate::json;
-use crate::remotes::{Files, Named, Remotes};
+use crate::remotes::{Files, Named};
 use crate::report::{Done, Failure};
 use crate::time::Edge;
 use crate::ui::{self, Ui};
@@ -24,7 +24,7 @@ pub(super) fn run(context: &Context, args: &args::Pull) -> Result<Done, Failure>
     };
     let (place, store) = context.open()?;
     let files = context.files(&place, &store);
-    let remote = Remotes::read(&files)?.pick(args.remote.as_deref())?;
+    let remote = context.pick(&files, args.remote.as_deref(), args.limit_rate.as_deref())?;
     let report = take(context, &files, &remote, &options)?;
     if context.ui.is_json() {
         context.ui.json(&to_json(&remote, options.dry_run, &report))?;

@@ -11,7 +11,7 @@ use super::{Context, hinted, kind};
 use crate::args;
 use crate::bodies::Holders;
 use crate::json;
-use crate::remotes::{Files, Named, Remotes};
+use crate::remotes::{Files, Named};
 use crate::report::{Done, Failure};
 use crate::sanitize;
 use crate::time::Edge;
@@ -26,7 +26,7 @@ pub(super) fn run(context: &Context, args: &args::Push) -> Result<Done, Failure>
     };
     let (place, store) = context.open_current()?;
     let files = context.files(&place, &store);
-    let remote = Remotes::read(&files)?.pick(args.remote.as_deref())?;
+    let remote = context.pick(&files, args.remote.as_deref(), args.limit_rate.as_deref())?;
     let report = send(context, &files, &remote, &options)?;
     if context.ui.is_json() {
         context.ui.json(&to_json(&remote, options.dry_run, &report))?;

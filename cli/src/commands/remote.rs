@@ -12,11 +12,11 @@ use agent_trace_sync::token::Token;
 use super::{Context, push, status};
 use crate::args;
 use crate::json;
-use crate::remotes::{self, Files, Given, Named, Remotes, TokenRef, Tokens};
+use crate::remotes::{self, BucketEntry, Files, Given, Named, Remotes, TokenRef, Tokens};
 use crate::report::{Done, Failure};
 use crate::sanitize;
 use crate::settings;
-use crate::ui::Ui;
+use crate::ui::{self, Ui};
 
 pub(super) fn run(context: &Context, command: &args::Remote) -> Result<Done, Failure> {
     let (place, store) = context.open()?;
@@ -45,11 +45,15 @@ pub(super) fn run(context: &Context, command: &args::Remote) -> Result<Done, Fai
 }
 
 fn add(context: &Context, files: &Files<'_>, args: &args::RemoteAdd) -> Result<(), Failure> {
-    let address = read_url(context, &args.url, args.insecure_http)?;
+    let bucket = BucketEntry::given(&args.bucket)?;
+    let mut address = read_url(context, &args.url, args.insecure_http, &bucket)?;
     Remotes::read(files)?.check_new(&args.name, &args.url)?;
     let given = Given::read(&context.env, &context.ui, &args.token)?;
-    if let (RemoteUrl::Folder(_), Some(_)) = (&address, &given) {
-        return Err(no_token_for_folders(&args.name));
+    if let (RemoteUrl::Folder(_) | RemoteUrl::Bucket(_), Some(_)) = (&address, &given) {
+        return Err(no_token(&args.name));
+    }
+    if let RemoteUrl::Bucket(_) = &address {
+        check_bucket(context, &args.name, &mut address, &bucket, args.no_check && !args.create)?;
     }
     if let RemoteUrl::Service(service) = &address {
         warn(&context.ui, &check(context, service, given.as_ref(), args.no_check)?);
@@ -57,7 +61,7 @@ fn add(context: &Context, files: &Files<'_>, args: &args::RemoteAdd) -> Result<(
     if args.create {
         create(context, &address, given.as_ref(), args)?;
     }
-    files.add(&args.name, &address, &args.url, given.as_ref())?;
+    files.add(&args.name, &address, &args.url, given.as_ref(), Some(&bucket))?;
     tell(context, files, &args.name, "Added")?;
     if matches!(address, RemoteUrl::Service(_)) && given.is_none() {
         context.ui.hint(&format!("agent-trace remote set-token {} --token-stdin", args.name));
@@ -67,7 +71,13 @@ fn add(context: &Context, files: &Files<'_>, args: &args::RemoteAdd) -> Result<(
 
 fn set_url(context: &Context, files: &Files<'_>, args: &args::RemoteSetUrl) -> Result<(), Failure> {
     let remote = Remotes::read(files)?.get(&args.name)?;
-    let address = read_url(context, &args.url, args.insecure_http)?;
+    let given = BucketEntry::given(&args.bucket)?;
+    // Without options those stay that are there.
+    let bucket = if args.bucket.is_given() { given } else { remote.bucket.clone() };
+    let mut address = read_url(context, &args.url, args.insecure_http, &bucket)?;
+    if let RemoteUrl::Bucket(_) = &address {
+        check_bucket(context, &args.name, &mut address, &bucket, args.no_check)?;
+    }
     if let (RemoteUrl::Service(service), Some(reference)) = (&address, &remote.token) {
         let given = match reference {
             TokenRef::Variable(name) => Some(Given::Variable(name.clone())),
@@ -83,14 +93,14 @@ fn set_url(context: &Context, files: &Files<'_>, args: &args::RemoteSetUrl) -> R
             ));
         }
     }
-    files.set_url(&args.name, &address, &args.url)?;
+    files.set_url(&args.name, &address, &args.url, Some(&bucket))?;
     tell(context, files, &args.name, "Changed")
 }
 
 fn set_token(context: &Context, files: &Files<'_>, args: &args::RemoteSetToken) -> Result<(), Failure> {
     let remote = Remotes::read(files)?.get(&args.name)?;
     let RemoteUrl::Service(service) = remote.address()? else {
-        return Err(no_token_for_folders(&args.name));
+        return Err(no_token(&args.name));
     };
     let given = Given::read(&context.env, &context.ui, &args.token)?
         .ok_or_else(|| Error::invalid("no token is given"))?;
@@ -110,17 +120,70 @@ fn remove(context: &Context, files: &Files<'_>, name: &str) -> Result<(), Failur
 }
 
 /// Reads where a remote lies, and refuses a folder that holds something else.
-pub(super) fn read_url(context: &Context, url: &str, insecure_http: bool) -> Result<RemoteUrl, Failure> {
+pub(super) fn read_url(
+    context: &Context,
+    url: &str,
+    insecure_http: bool,
+    bucket: &BucketEntry,
+) -> Result<RemoteUrl, Failure> {
     let plaintext = if insecure_http { Plaintext::Anywhere } else { Plaintext::Loopback };
-    let address = remotes::read_url(url, plaintext)?;
+    let address = match remotes::read_url(url, plaintext)? {
+        RemoteUrl::Bucket(url) => RemoteUrl::Bucket(Box::new(bucket.complete(*url, plaintext)?)),
+        _ if bucket != &BucketEntry::default() => {
+            return Err(Error::invalid("options of a bucket say nothing of a service or a folder").into());
+        }
+        address => address,
+    };
     match &address {
         RemoteUrl::Folder(_) if insecure_http => {
             return Err(Error::invalid("--insecure-http says nothing of a folder").into());
         }
         RemoteUrl::Folder(folder) => remotes::check_folder(&context.env, folder)?,
-        RemoteUrl::Service(_) => {}
+        RemoteUrl::Service(_) | RemoteUrl::Bucket(_) => {}
     }
     Ok(address)
+}
+
+/// Signs the address of a bucket, and looks at it before it is stored: refuses what cannot work.
+fn check_bucket(
+    context: &Context,
+    name: &str,
+    address: &mut RemoteUrl,
+    bucket: &BucketEntry,
+    no_check: bool,
+) -> Result<(), Failure> {
+    let RemoteUrl::Bucket(url) = address else { return Ok(()) };
+    if url.is_insecure() {
+        context.ui.warn("insecure http: whoever is on the way can read and change all");
+    }
+    if let Err(failure) = bucket.sign(&context.env, context.settings.user_home.as_deref(), url) {
+        // They may be there when they are needed.
+        if failure.error.kind() == ErrorKind::Denied && !no_check {
+            context.ui.warn(failure.error.message());
+            return Ok(());
+        }
+        return if no_check { Ok(()) } else { Err(failure) };
+    }
+    if no_check {
+        return Ok(());
+    }
+    match Remote::open(&context.env, address, false) {
+        Ok(_) => Ok(()),
+        Err(error) if error.kind() == ErrorKind::Unavailable => {
+            context.ui.warn(&format!("the bucket was not looked at: {}", error.message()));
+            Ok(())
+        }
+        Err(error) if error.kind() == ErrorKind::Denied => {
+            let hint = "look at the variables or the profile with its credentials, or add --no-check";
+            Err(Failure::from(error).hint(hint))
+        }
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            let hint =
+                format!("create the bucket with the tools of its cloud, then add the remote `{name}` again");
+            Err(Failure::from(error).hint(hint))
+        }
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// Looks at a service before it is stored: refuses what cannot work, and returns what may be a mistake.
@@ -171,7 +234,10 @@ fn create(
         RemoteUrl::Folder(_) if args.title.is_some() || args.description.is_some() => {
             return Err(Error::invalid("a folder has no name and no description").into());
         }
-        RemoteUrl::Folder(_) => {}
+        RemoteUrl::Bucket(_) if args.title.is_some() || args.description.is_some() => {
+            return Err(Error::invalid("a bucket has no name and no description here").into());
+        }
+        RemoteUrl::Folder(_) | RemoteUrl::Bucket(_) => {}
         RemoteUrl::Service(service) => {
             let token = given.map(Given::token).transpose()?.flatten();
             let texts = (args.title.as_deref(), args.description.as_deref());
@@ -208,8 +274,8 @@ pub(super) fn create_project(
     Ok(client.create_project(admin.as_ref(), name, description)?)
 }
 
-fn no_token_for_folders(name: &str) -> Failure {
-    let message = format!("the remote `{name}` is a folder: it takes no token");
+fn no_token(name: &str) -> Failure {
+    let message = format!("the remote `{name}` is no service: it takes no token");
     Error::invalid(message).into()
 }
 
@@ -264,6 +330,18 @@ fn show(context: &Context, files: &Files<'_>, remote: &Named) -> Result<(), Fail
         ui.line(format_args!("project  {} of {}", service.project, service.org))?;
         ui.line(format_args!("token    {}", sanitize::line(&token_words(shown.token.as_ref()))))?;
     }
+    if let Some(bucket) = &shown.bucket {
+        if let Some(endpoint) = &bucket.endpoint {
+            ui.line(format_args!("endpoint {}", sanitize::line(endpoint)))?;
+        }
+        if let Some(region) = &bucket.region {
+            ui.line(format_args!("region   {}", sanitize::line(region)))?;
+        }
+        ui.line(format_args!("keys     {}", sanitize::line(&bucket.credentials)))?;
+        if let Some(rate) = bucket.limit_rate {
+            ui.line(format_args!("rate     at most {}/s", ui::bytes(rate)))?;
+        }
+    }
     ui.line(format_args!("default  {}", if remote.is_default { "yes" } else { "no" }))?;
     let (insecure, words) =
         (status::insecure_words(ui, &shown.remote), status::unpushed_words(&shown.remote));
@@ -285,7 +363,18 @@ fn to_json(store: &Store, tokens: &Tokens<'_>, remote: &Named) -> Result<json::R
         Some(reference) => Some(token_to_json(tokens, reference)?),
         None => None,
     };
-    Ok(json::Remote { schema: json::REMOTE, remote: status::remote_status(store, remote)?, service, token })
+    let bucket = match remote.address() {
+        Ok(RemoteUrl::Bucket(url)) => Some(json::Bucket {
+            endpoint: url.options().endpoint.clone(),
+            region: url.options().region.clone(),
+            virtual_host: url.options().virtual_host,
+            credentials: remote.bucket.words(url.cloud),
+            limit_rate: url.options().rate_bytes,
+        }),
+        _ => None,
+    };
+    let remote = status::remote_status(store, remote)?;
+    Ok(json::Remote { schema: json::REMOTE, remote, service, token, bucket })
 }
 
 fn token_to_json(tokens: &Tokens<'_>, reference: &TokenRef) -> Result<json::Token, Failure> {

@@ -149,7 +149,11 @@ pub(super) fn bytes_of(store: &Store, snapshot: &Snapshot, raw: u64) -> Result<j
 pub(super) fn remote_status(store: &Store, remote: &Named) -> Result<json::RemoteStatus, Failure> {
     let (unpushed, insecure_http, problem) = match remote.address() {
         Ok(address) => {
-            let insecure = matches!(&address, RemoteUrl::Service(service) if service.is_insecure());
+            let insecure = match &address {
+                RemoteUrl::Service(service) => service.is_insecure(),
+                RemoteUrl::Bucket(bucket) => bucket.is_insecure(),
+                RemoteUrl::Folder(_) => false,
+            };
             (unpushed(store, &address)?, insecure, None)
         }
         Err(failure) => (Unpushed::default(), false, Some(failure.error.message().to_owned())),

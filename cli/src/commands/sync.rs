@@ -6,14 +6,13 @@ use agent_trace_sync::push::PushOptions;
 use super::{Context, pull, push};
 use crate::args;
 use crate::json;
-use crate::remotes::Remotes;
 use crate::report::{Done, Failure};
 
 pub(super) fn run(context: &Context, args: &args::Sync) -> Result<Done, Failure> {
     let (place, store) = context.open_current()?;
     let ui = &context.ui;
     let files = context.files(&place, &store);
-    let remote = Remotes::read(&files)?.pick(args.remote.as_deref())?;
+    let remote = context.pick(&files, args.remote.as_deref(), args.limit_rate.as_deref())?;
     let pushed = push::send(context, &files, &remote, &PushOptions::default())?;
     if !ui.is_json() {
         push::print(ui, false, &pushed)?;

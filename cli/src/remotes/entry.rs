@@ -6,12 +6,13 @@
 //! ```
 //!
 //! That is agent-trace-cli's form of a service; `insecure_http` is ours and there only where it is true. A folder has
-//! nothing but `url`. Members that this version does not know stay as they are.
+//! nothing but `url`, a bucket what `bucket` says. Members that this version does not know stay as they are.
 
 use agent_trace_store::Error;
 use agent_trace_sync::address::{Plaintext, RemoteUrl, has_credentials, shown};
 use serde_json::{Map, Value, json};
 
+use super::bucket::{BucketEntry, MEMBER};
 use super::tokens::TokenRef;
 use crate::report::Failure;
 
@@ -28,6 +29,8 @@ pub(crate) struct Named {
     pub(crate) is_default: bool,
     /// Where its token is.
     pub(crate) token: Option<TokenRef>,
+    /// What is said of a bucket.
+    pub(crate) bucket: BucketEntry,
     written: String,
     plaintext: Plaintext,
 }
@@ -44,6 +47,7 @@ impl Named {
             url: shown(&written),
             is_default,
             token: token.filter(|text| !text.is_empty()).map(TokenRef::parse),
+            bucket: BucketEntry::read(entry),
             written,
             plaintext: if insecure { Plaintext::Anywhere } else { Plaintext::Loopback },
         })
@@ -51,7 +55,14 @@ impl Named {
 
     /// Where it lies.
     pub(crate) fn address(&self) -> Result<RemoteUrl, Failure> {
-        RemoteUrl::parse(&self.written, self.plaintext).map_err(|error| {
+        let complete = |address| match address {
+            RemoteUrl::Bucket(url) => {
+                let url = self.bucket.complete(*url, self.plaintext)?;
+                Ok(RemoteUrl::Bucket(Box::new(url)))
+            }
+            address => Ok(address),
+        };
+        RemoteUrl::parse(&self.written, self.plaintext).and_then(complete).map_err(|error| {
             Failure::from(error).hint(format!("agent-trace remote set-url {} URL", self.name))
         })
     }
@@ -72,15 +83,33 @@ pub(crate) fn read_url(text: &str, plaintext: Plaintext) -> Result<RemoteUrl, Fa
 }
 
 /// What an entry says of where its remote lies.
-pub(super) fn set_url(entry: &mut Map<String, Value>, address: &RemoteUrl, written: &str) {
+pub(super) fn set_url(
+    entry: &mut Map<String, Value>,
+    address: &RemoteUrl,
+    written: &str,
+    bucket: Option<&BucketEntry>,
+) {
     match address {
+        RemoteUrl::Bucket(url) => {
+            entry.insert("url".into(), json!(url.to_string()));
+            for member in SERVICE_MEMBERS {
+                entry.shift_remove(member);
+            }
+            if let Some(bucket) = bucket {
+                bucket.write(entry);
+            }
+            if url.is_insecure() {
+                entry.insert("insecure_http".into(), json!(true));
+            }
+        }
         RemoteUrl::Folder(_) => {
             entry.insert("url".into(), json!(written));
-            for member in SERVICE_MEMBERS {
+            for member in SERVICE_MEMBERS.into_iter().chain([MEMBER]) {
                 entry.shift_remove(member);
             }
         }
         RemoteUrl::Service(service) => {
+            entry.shift_remove(MEMBER);
             entry.insert("url".into(), json!(service.to_string()));
             entry.insert("base_url".into(), json!(service.base_url()));
             entry.insert("org_slug".into(), json!(service.org().as_str()));
@@ -126,7 +155,7 @@ mod tests {
     fn an_entry_says_where_its_remote_lies_and_keeps_the_rest() {
         let mut entry = Map::new();
         let mut check = |url: &str, expected: Value| {
-            set_url(&mut entry, &RemoteUrl::parse(url, Plaintext::Anywhere).unwrap(), url);
+            set_url(&mut entry, &RemoteUrl::parse(url, Plaintext::Anywhere).unwrap(), url, None);
             assert_eq!(Value::Object(entry.clone()), expected);
             entry.insert("note".into(), json!([1]));
             TokenRef::Variable("V".into()).write(&mut entry);

@@ -31,7 +31,7 @@ impl Given {
     /// Takes the token from where the options say.
     pub(crate) fn read(env: &Env, ui: &Ui, args: &args::TokenSource) -> Result<Option<Given>, Failure> {
         if let Some(name) = &args.token_env {
-            check_variable(name)?;
+            check_variable("--token-env", name)?;
             return Ok(Some(Given::Variable(name.clone())));
         }
         let text = if let Some(args::Secret(text)) = &args.token {
@@ -67,14 +67,20 @@ fn utf8(bytes: Vec<u8>) -> Result<String, Failure> {
 }
 
 /// The name is not repeated in the refusal: it may be a token in the wrong place.
-fn check_variable(name: &str) -> Result<(), Failure> {
+pub(super) fn check_variable(option: &str, name: &str) -> Result<(), Failure> {
     let first = |byte: u8| byte.is_ascii_alphabetic() || byte == b'_';
     let rest = |byte: u8| first(byte) || byte.is_ascii_digit();
     let bytes = name.as_bytes();
     if !(1..=128).contains(&bytes.len()) || !first(bytes[0]) || !bytes.iter().all(|byte| rest(*byte)) {
-        let message =
-            "cannot take what --token-env names: expected the name of a variable, of letters, digits and `_`";
-        return Err(Failure::new(ErrorKind::Invalid, message, "a token itself is given by --token-stdin"));
+        let message = format!(
+            "cannot take what {option} names: expected the name of a variable, of letters, digits and `_`"
+        );
+        let hint = if option == "--token-env" {
+            "a token itself is given by --token-stdin"
+        } else {
+            "put the secret into a variable, and give its name"
+        };
+        return Err(Failure::new(ErrorKind::Invalid, message, hint));
     }
     if name == ADMIN_SECRET {
         let message =

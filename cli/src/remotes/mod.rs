@@ -15,6 +15,7 @@
 //! file counts. A change of two files that is cut in between leaves a token that nothing refers to, never a remote whose
 //! token is gone, but for one that was about to be removed.
 
+mod bucket;
 mod entry;
 mod given;
 mod tokens;
@@ -35,6 +36,7 @@ use crate::document::Document;
 use crate::project::Place;
 use crate::report::Failure;
 
+pub(crate) use bucket::{BucketEntry, rate};
 pub(crate) use entry::{Named, read_url};
 pub(crate) use given::Given;
 pub(crate) use tokens::{TokenRef, Tokens};
@@ -70,25 +72,33 @@ impl<'a> Files<'a> {
         address: &RemoteUrl,
         written: &str,
         given: Option<&Given>,
+        bucket: Option<&BucketEntry>,
     ) -> Result<(), Failure> {
         self.change(|remotes| {
             remotes.check_new(name, written)?;
             let mut entry = Map::new();
-            entry::set_url(&mut entry, address, written);
+            entry::set_url(&mut entry, address, written, bucket);
             self.keep_token(name, given, &mut entry)?;
             remotes.insert(name, entry, address)
         })
     }
 
-    /// Changes where a remote lies; a folder has no token.
-    pub(crate) fn set_url(&self, name: &str, address: &RemoteUrl, written: &str) -> Result<(), Failure> {
-        let mut was_folder = false;
+    /// Changes where a remote lies; only a service has a token.
+    pub(crate) fn set_url(
+        &self,
+        name: &str,
+        address: &RemoteUrl,
+        written: &str,
+        bucket: Option<&BucketEntry>,
+    ) -> Result<(), Failure> {
+        let mut had_token = false;
         self.change(|remotes| {
-            was_folder = matches!(remotes.get(name)?.address(), Ok(RemoteUrl::Folder(_)));
-            remotes.move_to(name, address, written)
+            had_token = may_have_token(&remotes.get(name)?);
+            remotes.move_to(name, address, written, bucket)
         })?;
         match address {
-            RemoteUrl::Folder(_) if !was_folder => self.tokens().remove(name),
+            RemoteUrl::Service(_) => Ok(()),
+            _ if had_token => self.tokens().remove(name),
             _ => Ok(()),
         }
     }
@@ -109,7 +119,7 @@ impl<'a> Files<'a> {
     /// Removes a remote and its token; the token first, since nobody looks for one without a remote.
     pub(crate) fn remove(&self, name: &str) -> Result<(), Failure> {
         self.change(|remotes| {
-            if !matches!(remotes.get(name)?.address(), Ok(RemoteUrl::Folder(_))) {
+            if may_have_token(&remotes.get(name)?) {
                 self.tokens().remove(name)?;
             }
             remotes.remove(name)
@@ -343,9 +353,15 @@ impl Remotes {
     }
 
     /// Gives a remote another address; what else its entry says stays, in the file where it then belongs.
-    fn move_to(&mut self, name: &str, address: &RemoteUrl, written: &str) -> Result<(), Failure> {
+    fn move_to(
+        &mut self,
+        name: &str,
+        address: &RemoteUrl,
+        written: &str,
+        bucket: Option<&BucketEntry>,
+    ) -> Result<(), Failure> {
         let mut entry = self.entry_mut(name)?.clone();
-        entry::set_url(&mut entry, address, written);
+        entry::set_url(&mut entry, address, written, bucket);
         let in_project = self.is_in_project(name);
         if self.project.is_some() && in_project != matches!(address, RemoteUrl::Service(_)) {
             self.entries_mut(in_project)?.shift_remove(name);
@@ -390,6 +406,11 @@ impl Remotes {
             None => project.config.remove("remote", "default"),
         }
     }
+}
+
+/// Whether a token may be kept for a remote: for all that is not known to be a folder or a bucket.
+fn may_have_token(remote: &Named) -> bool {
+    !matches!(remote.address(), Ok(RemoteUrl::Folder(_) | RemoteUrl::Bucket(_)))
 }
 
 fn own_entries_mut(own: &mut Document) -> Result<&mut Map<String, Value>, Failure> {
@@ -439,7 +460,7 @@ mod tests {
         let address = RemoteUrl::parse(url, Plaintext::Loopback).unwrap();
         remotes.check_new(name, url).unwrap();
         let mut entry = Map::new();
-        entry::set_url(&mut entry, &address, url);
+        entry::set_url(&mut entry, &address, url, None);
         remotes.insert(name, entry, &address).unwrap();
     }
 
@@ -480,8 +501,8 @@ mod tests {
         add(&mut remotes, "c", "https://h/o/q");
         assert_eq!(names(&remotes), (of(&["b", "c"]), of(&["a"])));
         remotes.entry_mut("a").unwrap().insert("note".into(), json!(1));
-        remotes.move_to("a", &address("https://h/o/r"), "").unwrap();
-        remotes.move_to("b", &address("file:///b"), "file:///b").unwrap();
+        remotes.move_to("a", &address("https://h/o/r"), "", None).unwrap();
+        remotes.move_to("b", &address("file:///b"), "file:///b", None).unwrap();
         assert_eq!(names(&remotes), (of(&["c", "a"]), of(&["b"])));
         assert_eq!(remotes.entry_mut("a").unwrap()["note"], json!(1));
         remotes.rename("c", "z").unwrap();

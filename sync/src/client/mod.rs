@@ -29,6 +29,8 @@ pub use http::Answer;
 pub use v1::{Page, Resource};
 pub use v2::Arrived;
 
+pub(crate) use retry::{Tries, asked_micros};
+
 use carrier::Carrier;
 use http::Http;
 

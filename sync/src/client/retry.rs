@@ -6,7 +6,7 @@ use agent_trace_store::env::Env;
 use crate::limits::{BACKOFF_MICROS_LEAST, BACKOFF_MICROS_MOST, RETRY_AFTER_MICROS_MAX};
 
 /// The tries of one request.
-pub(super) struct Tries<'a> {
+pub(crate) struct Tries<'a> {
     env: &'a Env,
     left: u32,
     backoff_micros: u64,
@@ -14,12 +14,12 @@ pub(super) struct Tries<'a> {
 
 impl<'a> Tries<'a> {
     /// Starts; a request that may not be repeated has one try.
-    pub(super) fn new(env: &'a Env, tries_max: u32) -> Tries<'a> {
+    pub(crate) fn new(env: &'a Env, tries_max: u32) -> Tries<'a> {
         Tries { env, left: tries_max, backoff_micros: BACKOFF_MICROS_LEAST }
     }
 
     /// Waits for the next try, if there is one. `asked_micros` is what the service asks for.
-    pub(super) fn wait(&mut self, asked_micros: Option<u64>) -> bool {
+    pub(crate) fn wait(&mut self, asked_micros: Option<u64>) -> bool {
         self.left = self.left.saturating_sub(1);
         // Whoever asks for more is not waited for: the user decides.
         if self.left == 0 || asked_micros.is_some_and(|asked| asked > RETRY_AFTER_MICROS_MAX) {
@@ -44,7 +44,7 @@ pub(super) fn passes(status: u16) -> bool {
 ///
 /// A date is compared with the `Date` of the same answer and never with a clock of this machine, since the two may
 /// differ; without one it says nothing. One that has passed asks for no wait.
-pub(super) fn asked_micros(retry_after: &str, date: Option<&str>) -> Option<u64> {
+pub(crate) fn asked_micros(retry_after: &str, date: Option<&str>) -> Option<u64> {
     let text = retry_after.trim();
     if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
         // What does not fit is longer than anybody waits.

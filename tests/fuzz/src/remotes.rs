@@ -95,6 +95,11 @@ pub fn address(bytes: &[u8]) {
             assert_eq!(again, RemoteUrl::Service(service));
             return;
         }
+        RemoteUrl::Bucket(bucket) => {
+            let again = RemoteUrl::parse(&bucket.to_string(), Plaintext::Loopback);
+            assert_eq!(again.expect("the canonical form is taken again"), RemoteUrl::Bucket(bucket));
+            return;
+        }
     };
     assert!(path.is_absolute());
     let text = path.to_str().expect("an address is text");
@@ -192,8 +197,14 @@ pub(super) fn seed_format(seed: u64) -> Vec<u8> {
 }
 
 pub(super) fn seed_address(seed: u64) -> Vec<u8> {
-    const TEXTS: [&str; 4] =
-        ["file:///srv/team", "file:///with%20space", "file:///%C3%A9/\u{e9}", "file:///"];
+    const TEXTS: [&str; 6] = [
+        "file:///srv/team",
+        "file:///with%20space",
+        "file:///%C3%A9/\u{e9}",
+        "file:///",
+        "s3://bucket/pre/fix",
+        "AZ://a.b-c/",
+    ];
     TEXTS[Random::new(seed).index(TEXTS.len())].as_bytes().to_vec()
 }
 

@@ -104,7 +104,7 @@ fn url() -> ServiceUrl {
     let url = format!("{HOST}/{ORG}/{PROJECT}");
     match RemoteUrl::parse(&url, Plaintext::Loopback).expect("it is a URL") {
         RemoteUrl::Service(url) => url,
-        RemoteUrl::Folder(_) => unreachable!("it is a service"),
+        RemoteUrl::Folder(_) | RemoteUrl::Bucket(_) => unreachable!("it is a service"),
     }
 }
 
