@@ -3,12 +3,14 @@
 //! Each names its schema. Members are added, never renamed or removed, within one number of a schema.
 
 mod ask;
+mod bundle;
 mod hooks;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 pub(crate) use ask::*;
+pub(crate) use bundle::*;
 
 use agent_trace_store::Kind;
 use agent_trace_sync::client::ProjectRow;
@@ -131,6 +133,7 @@ pub(crate) struct Import {
     pub(crate) files: u64,
     pub(crate) bytes: u64,
     pub(crate) bad: Vec<Bad>,
+    pub(crate) bundles: Vec<ImportedBundle>,
 }
 
 /// Something that was not imported as it was meant; `kept` where its bytes were.

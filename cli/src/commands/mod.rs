@@ -4,6 +4,7 @@ mod admin;
 mod backfill;
 mod blame;
 mod book;
+mod bundle;
 mod cat;
 mod compact;
 mod commit;
@@ -11,6 +12,7 @@ mod completions;
 mod config;
 mod context;
 mod doctor;
+mod export;
 mod help_page;
 mod hooks;
 mod import;
@@ -184,6 +186,8 @@ pub(crate) fn run(context: &Context, command: &Command) -> Result<Done, Failure>
         Command::Push(args) => push::run(context, args),
         Command::Pull(args) => pull::run(context, args),
         Command::Sync(args) => sync::run(context, args),
+        Command::Export(args) => export::run(context, args),
+        Command::Bundle(args) => bundle::run(context, args),
         Command::Hooks(args) => hooks::run(context, args),
         Command::Doctor(args) => doctor::run(context, args),
         Command::Admin(args) => admin::run(context, args),

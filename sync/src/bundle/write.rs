@@ -217,6 +217,7 @@ impl BundleWriter {
         let mut state =
             State { flow, at: 0, entries: Vec::new(), keys: HashSet::new(), kept: BTreeMap::new() };
         state.put(&encode_header())?;
+        sweep(env, spool)?;
         Ok(BundleWriter {
             env: env.clone(),
             spool: spool.to_owned(),
@@ -237,6 +238,21 @@ impl BundleWriter {
     }
 }
 
+/// What files start with in which a segment waits.
+const SPOOLED: &str = "bundle-part-";
+
+/// Removes the file of a process that was killed right after it had made it.
+fn sweep(env: &Env, spool: &Path) -> Result<()> {
+    let doing = |error| Error::io(format!("cannot look into `{}`", spool.display()), error);
+    for entry in env.fs.list(spool).map_err(doing)? {
+        if entry.name.to_string_lossy().starts_with(SPOOLED) {
+            // A live process does not need the name.
+            let _ = env.fs.remove(&spool.join(&entry.name));
+        }
+    }
+    Ok(())
+}
+
 impl Outlet for BundleWriter {
     fn send(&self, id: &SegmentId, file: &dyn File, bytes: u64, sent: &dyn Fn(u64)) -> Result<()> {
         let hash = hold(&self.state).copy(&segment_key(id), file, bytes, sent)?;
@@ -252,11 +268,13 @@ impl Outlet for BundleWriter {
     fn create(&self) -> Result<Box<dyn Upload>> {
         let mut random = [0; 8];
         self.env.entropy.fill(&mut random);
-        let path = self.spool.join(format!("bundle-part-{}", encode_hex(&random)));
+        let path = self.spool.join(format!("{SPOOLED}{}", encode_hex(&random)));
         let doing = |error| Error::io(format!("cannot create `{}`", path.display()), error);
         let file = self.env.fs.create(&path, true).map_err(doing)?;
         let state = std::sync::Arc::clone(&self.state);
-        Ok(Box::new(Spooled { env: self.env.clone(), path, file, written: 0, state }))
+        // Its name is not needed any more: so nothing is left of it however this process ends.
+        let _ = self.env.fs.remove(&path);
+        Ok(Box::new(Spooled { path, file, written: 0, state }))
     }
 
     fn keep_segment(&self, id: &SegmentId, bytes: u64) -> Result<bool> {
@@ -267,7 +285,6 @@ impl Outlet for BundleWriter {
 
 /// A segment that waits aside for its end.
 struct Spooled {
-    env: Env,
     path: PathBuf,
     file: Box<dyn File>,
     written: u64,
@@ -294,13 +311,6 @@ impl Upload for Spooled {
             return Err(Error::corrupt(format!("segment `{}` has changed while it was written", id.short())));
         }
         Ok(())
-    }
-}
-
-impl Drop for Spooled {
-    fn drop(&mut self) {
-        // A file that nobody reads.
-        let _ = self.env.fs.remove(&self.path);
     }
 }
 
