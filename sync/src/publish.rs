@@ -183,7 +183,7 @@ pub fn publish(
     // would be of another remote.
     remote.transport().keep(FORMAT_KEY)?;
     remote.transport().write(&Head::key(&store.writer()), &bytes)?;
-    state.heads.insert(store.writer(), SeenHead { generation, hash, manifest: manifest_id });
+    state.heads.insert(store.writer(), SeenHead { generation, hash, manifest: manifest_id, version: None });
     Ok(())
 }
 

@@ -9,9 +9,10 @@ use agent_trace_store::progress::Progress;
 use agent_trace_store::store::Snapshot;
 use agent_trace_store::{Error, ErrorKind, Kind, Result, Store, Timestamp};
 
-use crate::limits::seal_bytes_min;
+use crate::head::{Head, head_hash};
+use crate::limits::{HEAD_BYTES_MAX, seal_bytes_min};
 use crate::publish::{claim_writer, publish};
-use crate::remote::{Remote, Replayed, replay};
+use crate::remote::{Remote, Replayed, replay, replay_and};
 use crate::select::{Selection, select};
 use crate::sending::Sending;
 use crate::state::{State, cache_dir};
@@ -69,12 +70,21 @@ pub fn push(
     }
     store.settle()?;
     let mut state = remote.state(store)?;
-    let replayed = replay(store, remote, &mut state)?;
+    let mut replayed = replay(store, remote, &mut state)?;
     let mut new_writer = false;
     if let (Some(id), false) = (remote.id(), options.dry_run) {
         new_writer = claim_writer(store, &id, replayed.own.map(|(hash, _)| hash))?;
     }
-    let selection = choose(store, &state, options)?;
+    let mut selection = choose(store, &state, options)?;
+    let replaces_head = !options.dry_run && !selection.picks.is_empty();
+    if replaces_head && !new_writer && !own_head_is_as_said(store, remote, &replayed)? {
+        // What the remote says of a head without showing it may not be true; before one is replaced it is read.
+        replayed = look_again(store, remote, &mut state, replayed)?;
+        if let Some(id) = remote.id() {
+            new_writer = claim_writer(store, &id, replayed.own.map(|(hash, _)| hash))?;
+        }
+        selection = choose(store, &state, options)?;
+    }
     let mut report = PushReport {
         sent: selection.sent.clone(),
         held_back: selection.held_back.clone(),
@@ -96,6 +106,27 @@ pub fn push(
     }
     report.requests = remote.transport().requests();
     Ok(report)
+}
+
+/// Whether the own head is the one that a list of the heads said it is.
+fn own_head_is_as_said(store: &Store, remote: &Remote, replayed: &Replayed) -> Result<bool> {
+    if replayed.own_is_read {
+        return Ok(true);
+    }
+    let there = remote.transport().read(&Head::key(&store.writer()), HEAD_BYTES_MAX)?;
+    Ok(there.map(|bytes| head_hash(&bytes)) == replayed.own.map(|(hash, _)| hash))
+}
+
+/// Replays again, and reads the own head.
+fn look_again(store: &Store, remote: &Remote, state: &mut State, before: Replayed) -> Result<Replayed> {
+    if let Some(seen) = state.heads.get_mut(&store.writer()) {
+        seen.version = None;
+    }
+    let mut replayed = replay_and(store, remote, state, Some(store.writer()))?;
+    replayed.new.extend(before.new);
+    replayed.gone_back.extend(before.gone_back);
+    replayed.refused.extend(before.refused);
+    Ok(replayed)
 }
 
 /// Chooses what is sent. A large open segment that goes whole is sealed first, so that it can be copied.

@@ -3,7 +3,7 @@
 //! Opening reads the `format` file; replaying reads the heads that changed, their new manifests and the footers of
 //! new segments, never the segments themselves.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 
 use agent_trace_store::env::{Env, Lock, LockMode};
 use agent_trace_store::id::{decode_hex, encode_hex};
@@ -22,7 +22,7 @@ use crate::limits::{
 use crate::manifest::{Manifest, NO_MANIFEST, segment_key};
 use crate::state::{SeenHead, State, cache_dir};
 use crate::tables;
-use crate::transport::{Folder, Transport};
+use crate::transport::{Folder, Transport, Version};
 
 /// The file that says which remote it is.
 pub(crate) const FORMAT_KEY: &str = "format";
@@ -39,29 +39,33 @@ impl Remote {
     /// Opens a remote; `create` makes its layout in an empty or absent folder. Without `create` such a folder opens
     /// as a remote that holds nothing.
     pub fn open(env: &Env, address: &RemoteUrl, create: bool) -> Result<Remote> {
-        let dir = match address {
-            RemoteUrl::Folder(dir) => dir,
+        let transport = match address {
+            RemoteUrl::Folder(dir) => Box::new(Folder::new(env, dir)),
             RemoteUrl::Service(service) => {
                 return Err(Error::invalid(format!("expected a folder, found the service `{service}`")));
             }
         };
-        let folder = Folder::new(env, dir);
-        let mut id = read_format(&folder)?;
+        Remote::over(env, transport, &address.name(), create)
+    }
+
+    /// The same for whatever carries the bytes; what is learned is remembered under `name`.
+    pub fn over(env: &Env, transport: Box<dyn Transport>, name: &str, create: bool) -> Result<Remote> {
+        let mut id = read_format(transport.as_ref())?;
         if id.is_none() {
-            let names = folder.list("")?;
-            let ours = ["heads", "manifests", "segments", FORMAT_KEY];
-            if names.iter().any(|name| !ours.contains(&name.as_str())) {
-                return Err(Error::invalid(format!("`{}` holds other files and no remote", dir.display())));
+            let ours = ["heads", "keys", "manifests", "segments", FORMAT_KEY];
+            if transport.list("")?.iter().any(|listed| !ours.contains(&listed.name.as_str())) {
+                let place = transport.place();
+                return Err(Error::invalid(format!("`{place}` holds other files and no remote")));
             }
             if create {
-                folder.create()?;
+                transport.make()?;
                 let mut random = [0; 16];
                 env.entropy.fill(&mut random);
-                folder.write_once(FORMAT_KEY, encode_format(&random).as_bytes())?;
-                id = read_format(&folder)?;
+                transport.write_once(FORMAT_KEY, encode_format(&random).as_bytes())?;
+                id = read_format(transport.as_ref())?;
             }
         }
-        Ok(Remote { transport: Box::new(folder), name: address.name(), id })
+        Ok(Remote { transport, name: name.to_owned(), id })
     }
 
     /// How the bytes are reached.
@@ -138,20 +142,32 @@ pub struct Replayed {
     pub tips: Vec<Tip>,
     /// The own head as it stands there.
     pub own: Option<([u8; 32], u64)>,
+    /// Whether that was read, or is only said to be as it was.
+    pub own_is_read: bool,
 }
 
 /// Replays what is new on a remote into the state; brings no record in.
 pub fn replay(store: &Store, remote: &Remote, state: &mut State) -> Result<Replayed> {
+    replay_and(store, remote, state, None)
+}
+
+/// The same, with a head that is asked for even where the list of them has it not.
+pub(crate) fn replay_and(
+    store: &Store,
+    remote: &Remote,
+    state: &mut State,
+    asked: Option<WriterId>,
+) -> Result<Replayed> {
     let Some(id) = remote.id() else { return Ok(Replayed::default()) };
     let mut replayed = Replayed::default();
-    let changed = changed_heads(store, remote, &id, state, &mut replayed)?;
+    let changed = changed_heads(store, remote, &id, state, asked, &mut replayed)?;
     if !replayed.gone_back.is_empty() {
         // What was known of the remote may not stand there any more: everything is learned anew.
         let (held, held_kinds) = (state.held.clone(), state.held_kinds.clone());
         let evaluated = state.evaluated.clone();
         *state = State { held, held_kinds, evaluated, ..State::default() };
         let mut again = Replayed::default();
-        let changed = changed_heads(store, remote, &id, state, &mut again)?;
+        let changed = changed_heads(store, remote, &id, state, asked, &mut again)?;
         again.gone_back = replayed.gone_back;
         read_manifests(store, remote, &id, state, changed, &mut again)?;
         return Ok(again);
@@ -160,31 +176,57 @@ pub fn replay(store: &Store, remote: &Remote, state: &mut State) -> Result<Repla
     Ok(replayed)
 }
 
-/// Reads the heads, and returns those that are not the ones that were seen.
+/// A head that is not the one that was seen.
+struct Changed {
+    head: Head,
+    hash: [u8; 32],
+    version: Option<Version>,
+}
+
+/// Reads the heads that may have changed, and returns those that are not the ones that were seen.
 fn changed_heads(
     store: &Store,
     remote: &Remote,
     id: &RemoteId,
-    state: &State,
+    state: &mut State,
+    asked: Option<WriterId>,
     replayed: &mut Replayed,
-) -> Result<Vec<(Head, [u8; 32])>> {
+) -> Result<Vec<Changed>> {
     let transport = remote.transport();
-    let names = transport.list("heads")?;
-    if names.len() > HEADS_MAX {
+    let mut heads = Vec::new();
+    for listed in transport.list("heads")? {
+        heads.extend(WriterId::parse(&listed.name).ok().map(|writer| (writer, listed.version)));
+    }
+    if heads.len() > HEADS_MAX {
         return Err(Error::invalid(format!("the remote has more than {HEADS_MAX} heads")));
     }
+    // A list may be older than what can be read: what it leaves out is asked for by name.
+    let listed: HashSet<WriterId> = heads.iter().map(|(writer, _)| *writer).collect();
+    let known: BTreeSet<WriterId> = state.heads.keys().copied().chain(asked).collect();
+    heads.extend(known.into_iter().filter(|writer| !listed.contains(writer)).map(|writer| (writer, None)));
     let mut changed = Vec::new();
-    let mut present = HashSet::new();
-    for name in names {
-        let Ok(writer) = WriterId::parse(&name) else { continue };
-        let Some(bytes) = transport.read(&format!("heads/{name}"), HEAD_BYTES_MAX)? else { continue };
-        present.insert(writer);
+    for (writer, version) in heads {
+        let is_own = writer == store.writer();
+        let seen = state.heads.get(&writer).copied();
+        if let Some(seen) = seen.filter(|seen| version.is_some() && seen.version == version) {
+            if is_own {
+                replayed.own = Some((seen.hash, seen.generation));
+            }
+            continue;
+        }
+        replayed.own_is_read |= is_own;
+        let Some((bytes, version)) = transport.read_version(&Head::key(&writer), HEAD_BYTES_MAX)? else {
+            if seen.is_some() {
+                replayed.gone_back.push(format!("the head of writer `{}` is gone", writer.short()));
+            }
+            continue;
+        };
         let hash = head_hash(&bytes);
-        let seen = state.heads.get(&writer);
-        if writer == store.writer() {
+        if is_own {
             replayed.own = Some((hash, seen.map_or(0, |seen| seen.generation)));
         }
-        if seen.is_some_and(|seen| seen.hash == hash) {
+        if let Some(seen) = state.heads.get_mut(&writer).filter(|seen| seen.hash == hash) {
+            seen.version = version;
             continue;
         }
         let head = match Head::decode(&bytes) {
@@ -201,7 +243,7 @@ fn changed_heads(
                 continue;
             }
         };
-        if writer == store.writer() {
+        if is_own {
             replayed.own = Some((hash, head.generation));
         }
         if let Some(seen) = seen.filter(|seen| head.generation <= seen.generation) {
@@ -213,10 +255,7 @@ fn changed_heads(
             );
             replayed.gone_back.push(message);
         }
-        changed.push((head, hash));
-    }
-    for writer in state.heads.keys().filter(|writer| !present.contains(*writer)) {
-        replayed.gone_back.push(format!("the head of writer `{}` is gone", writer.short()));
+        changed.push(Changed { head, hash, version });
     }
     Ok(changed)
 }
@@ -226,10 +265,10 @@ fn read_manifests(
     remote: &Remote,
     id: &RemoteId,
     state: &mut State,
-    changed: Vec<(Head, [u8; 32])>,
+    changed: Vec<Changed>,
     replayed: &mut Replayed,
 ) -> Result<()> {
-    for (head, hash) in changed {
+    for Changed { head, hash, version } in changed {
         let known = state.heads.get(&head.writer).map_or(NO_MANIFEST, |seen| seen.manifest);
         let mut manifests = Vec::new();
         let mut next = head.manifest;
@@ -264,7 +303,8 @@ fn read_manifests(
         replayed.tips.extend_from_slice(&head.tips);
         // A head of which a part could not be read is looked at again the next time.
         if complete {
-            let seen = SeenHead { generation: head.generation, hash, manifest: head.manifest };
+            let (generation, manifest) = (head.generation, head.manifest);
+            let seen = SeenHead { generation, hash, manifest, version };
             state.heads.insert(head.writer, seen);
         }
     }

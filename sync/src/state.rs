@@ -13,8 +13,9 @@ use agent_trace_store::{Error, Kind, Result, SegmentId, Store, WriterId};
 
 use crate::head::RemoteId;
 use crate::manifest::ManifestId;
+use crate::transport::Version;
 
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 
 /// A head as it was last seen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,6 +26,8 @@ pub struct SeenHead {
     pub hash: [u8; 32],
     /// The manifest that it named.
     pub manifest: ManifestId,
+    /// What the remote said of it without reading it; a head with the same is not read again.
+    pub version: Option<Version>,
 }
 
 /// What is remembered of one remote.
@@ -88,6 +91,9 @@ impl State {
         encoder.u8(VERSION).u32(length_u32(self.heads.len()));
         for (writer, head) in &self.heads {
             encoder.put(writer.as_bytes()).u64(head.generation).put(&head.hash).put(&head.manifest);
+            encoder
+                .u8(u8::from(head.version.is_some()))
+                .put(head.version.as_ref().map_or(&[], |version| &version[..]));
         }
         encoder.u32(length_u32(self.segments.len()));
         for (id, bytes) in &self.segments {
@@ -116,10 +122,15 @@ impl State {
             return Err(decoder.error("of another version"));
         }
         let mut state = State::default();
-        for _ in 0..decoder.count(104, WRITERS_MAX)? {
+        for _ in 0..decoder.count(105, WRITERS_MAX)? {
             let writer = WriterId::from_bytes(decoder.array()?);
-            let head =
-                SeenHead { generation: decoder.u64()?, hash: decoder.array()?, manifest: decoder.array()? };
+            let (generation, hash, manifest) = (decoder.u64()?, decoder.array()?, decoder.array()?);
+            let version = match decoder.u8()? {
+                0 => None,
+                1 => Some(decoder.array()?),
+                _ => return Err(decoder.error("a version is neither there nor not")),
+            };
+            let head = SeenHead { generation, hash, manifest, version };
             state.heads.insert(writer, head);
         }
         for _ in 0..decoder.count(40, SEGMENTS_MAX * 16)? {

@@ -3,6 +3,7 @@
 //! A remote is laid out alike wherever it lies. Nothing here compares and swaps, because several stores that are
 //! used as remotes do not; each writer writes keys of its own only.
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -13,7 +14,7 @@ use agent_trace_store::id::encode_hex;
 use agent_trace_store::layout::create_dir_durably;
 use agent_trace_store::limits::LOCK_WAIT_MICROS_MAX;
 use agent_trace_store::lock::lock;
-use agent_trace_store::{Error, ErrorKind, Result, SegmentId};
+use agent_trace_store::{Error, ErrorKind, Result, SegmentId, Timestamp};
 
 use crate::manifest::segment_key;
 
@@ -32,20 +33,82 @@ pub trait Outlet: Send + Sync {
     fn keep_segment(&self, id: &SegmentId, bytes: u64) -> Result<bool>;
 }
 
+/// A name below a prefix.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listed {
+    /// The name, without the prefix.
+    pub name: String,
+    /// What is different whenever the content is; `None` where the remote keeps nothing of the kind.
+    pub version: Option<Version>,
+}
+
+/// A hash of all that a remote says of a file without reading it.
+pub type Version = [u8; 32];
+
+/// A file as it stands below a prefix.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Standing {
+    /// The name, without the prefix.
+    pub name: String,
+    /// Its length.
+    pub bytes: u64,
+    /// When it was written, by the clock of whoever keeps it.
+    pub modified: Timestamp,
+}
+
 /// What a remote must be able to do whose layout is our own.
 pub trait Transport: Outlet {
+    /// Makes what must be there before anything else is written.
+    fn make(&self) -> Result<()> {
+        Ok(())
+    }
     /// Reads a small file; `None` if it is not there.
     fn read(&self, key: &str, bytes_max: u64) -> Result<Option<Vec<u8>>>;
+    /// The same with its version, where the remote says it with the content: then one belongs to the other.
+    fn read_version(&self, key: &str, bytes_max: u64) -> Result<Option<(Vec<u8>, Option<Version>)>> {
+        Ok(self.read(key, bytes_max)?.map(|content| (content, None)))
+    }
     /// Opens a large file for reading parts of it; `None` if it is not there.
     fn open(&self, key: &str) -> Result<Option<Box<dyn File>>>;
-    /// The names below a prefix such as `heads/`.
-    fn list(&self, prefix: &str) -> Result<Vec<String>>;
+    /// The names below a prefix such as `heads`.
+    fn list(&self, prefix: &str) -> Result<Vec<Listed>>;
+    /// The files below a prefix with their lengths and times, those written aside and left there too; dearer than
+    /// `list`, for clearing up.
+    fn survey(&self, prefix: &str) -> Result<Vec<Standing>>;
+    /// Copies a large file of so many bytes from front to back into `take`; false if it is not there. Whoever takes
+    /// checks what came.
+    fn fetch(&self, key: &str, bytes: u64, take: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<bool> {
+        let Some(file) = self.open(key)? else { return Ok(false) };
+        let mut buffer = vec![0; COPY_BYTES];
+        let mut at = 0;
+        while at < bytes {
+            let length = usize::try_from(bytes - at).unwrap_or(usize::MAX).min(COPY_BYTES);
+            file.read_exact_at(&mut buffer[..length], at).map_err(|error| match error.kind() {
+                io::ErrorKind::UnexpectedEof => {
+                    Error::corrupt("it is shorter than its manifest says").with_source(error)
+                }
+                _ => Error::io("cannot read a segment of the remote", error),
+            })?;
+            take(&buffer[..length])?;
+            at += length as u64;
+        }
+        Ok(true)
+    }
+    /// How many large files may well be fetched at once.
+    fn fetches_at_once(&self) -> usize {
+        1
+    }
     /// Writes a small file, replacing what is there in one step; durable when this returns.
     fn write(&self, key: &str, content: &[u8]) -> Result<()>;
     /// Makes a small file that nobody else makes at the same time, unless it is there.
     fn write_once(&self, key: &str, content: &[u8]) -> Result<()>;
     /// Makes sure that a file that was sent earlier, by a push that did not hear of it, stays there.
     fn keep(&self, key: &str) -> Result<()>;
+    /// Removes a file, which may be gone already. What is removed may come back after a power cut.
+    fn remove(&self, key: &str) -> Result<()>;
+    /// Says in which directory of this machine bytes may wait; what is left there in names `.*.new` is cleared up by
+    /// the next push.
+    fn spool(&self, _dir: &Path) {}
     /// Says in whose name files are written from now on.
     fn claim(&self, owner: &str);
     /// Removes what was written aside in that name and never got its own.
@@ -141,21 +204,12 @@ impl Folder {
         self.dir.join(key)
     }
 
-    /// Makes the folders of the layout.
-    pub fn create(&self) -> Result<()> {
-        for name in ["heads", "manifests", "segments"] {
-            let dir = self.path(name);
-            create_dir_durably(&self.env, &dir).map_err(|error| unreachable(&dir, error))?;
-        }
-        self.env.fs.sync_dir(&self.dir).map_err(|error| unreachable(&self.dir, error))
-    }
-
     /// The length of a file; `None` if it is not there.
     fn bytes(&self, key: &str) -> Result<Option<u64>> {
         let path = self.path(key);
         match self.env.fs.metadata(&path) {
             Ok(metadata) => Ok(Some(metadata.bytes)),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(unreachable(&path, error)),
         }
     }
@@ -187,10 +241,10 @@ impl Folder {
     }
 }
 
-fn unreachable(path: &Path, error: std::io::Error) -> Error {
+fn unreachable(path: &Path, error: io::Error) -> Error {
     let kind = match error.kind() {
-        std::io::ErrorKind::StorageFull => ErrorKind::Full,
-        std::io::ErrorKind::PermissionDenied => ErrorKind::Denied,
+        io::ErrorKind::StorageFull => ErrorKind::Full,
+        io::ErrorKind::PermissionDenied => ErrorKind::Denied,
         _ => ErrorKind::Failed,
     };
     Error::new(kind, format!("cannot reach `{}` on the remote", path.display())).with_source(error)
@@ -243,12 +297,20 @@ impl Outlet for Folder {
 }
 
 impl Transport for Folder {
+    fn make(&self) -> Result<()> {
+        for name in ["heads", "manifests", "segments"] {
+            let dir = self.path(name);
+            create_dir_durably(&self.env, &dir).map_err(|error| unreachable(&dir, error))?;
+        }
+        self.env.fs.sync_dir(&self.dir).map_err(|error| unreachable(&self.dir, error))
+    }
+
     fn read(&self, key: &str, bytes_max: u64) -> Result<Option<Vec<u8>>> {
         let path = self.path(key);
         match agent_trace_store::layout::read_small(&self.env, &path, bytes_max) {
             Ok(content) => Ok(Some(content)),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-            Err(error) if error.kind() == std::io::ErrorKind::InvalidData => {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => {
                 Err(Error::corrupt(format!("`{}` on the remote is over its limit", path.display()))
                     .with_source(error))
             }
@@ -260,22 +322,44 @@ impl Transport for Folder {
         let path = self.path(key);
         match self.env.fs.open(&path) {
             Ok(file) => Ok(Some(file)),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(unreachable(&path, error)),
         }
     }
 
-    fn list(&self, prefix: &str) -> Result<Vec<String>> {
+    fn list(&self, prefix: &str) -> Result<Vec<Listed>> {
         let path = self.path(prefix);
         match self.env.fs.list(&path) {
             Ok(entries) => Ok(entries
                 .into_iter()
                 .filter_map(|entry| entry.name.into_string().ok())
                 .filter(|name| !name.starts_with('.'))
+                .map(|name| Listed { name, version: None })
                 .collect()),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
             Err(error) => Err(unreachable(&path, error)),
         }
+    }
+
+    fn survey(&self, prefix: &str) -> Result<Vec<Standing>> {
+        let dir = self.path(prefix);
+        let entries = match self.env.fs.list(&dir) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(unreachable(&dir, error)),
+        };
+        let mut standing = Vec::new();
+        for name in entries.into_iter().filter_map(|entry| entry.name.into_string().ok()) {
+            let path = self.path(prefix).join(&name);
+            match self.env.fs.metadata(&path) {
+                Ok(found) if found.is_dir => {}
+                Ok(found) => standing.push(Standing { name, bytes: found.bytes, modified: found.modified }),
+                // Somebody else has removed it meanwhile.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(unreachable(&path, error)),
+            }
+        }
+        Ok(standing)
     }
 
     fn write(&self, key: &str, content: &[u8]) -> Result<()> {
@@ -294,6 +378,15 @@ impl Transport for Folder {
         let path = self.path(key);
         let dir = path.parent().ok_or_else(|| Error::invalid(format!("`{key}` is no key of a remote")))?;
         self.env.fs.sync_dir(dir).map_err(|error| unreachable(&path, error))
+    }
+
+    fn remove(&self, key: &str) -> Result<()> {
+        let path = self.path(key);
+        match self.env.fs.remove(&path) {
+            Ok(()) => Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(unreachable(&path, error)),
+        }
     }
 
     fn claim(&self, owner: &str) {

@@ -294,6 +294,7 @@ pub(super) fn seed_state(seed: u64) -> Vec<u8> {
             generation: random.draw() % 9,
             hash: sample_hash(random),
             manifest: sample_hash(random),
+            version: random.draw().is_multiple_of(2).then(|| sample_hash(random)),
         };
         state.heads.insert(WriterId::from_bytes(sample_hash(random)), seen);
         state.segments.insert(SegmentId::from_bytes(sample_hash(random)), random.draw() % 9_999);
