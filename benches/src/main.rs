@@ -13,6 +13,7 @@
 
 mod attribution;
 mod bare;
+mod bundle;
 mod canonical;
 mod capture;
 mod corpus;
@@ -120,6 +121,8 @@ enum Work {
     Setup,
     /// Import of real transcripts, against borg, restic, git and casync
     Corpus,
+    /// export and import of bundles of real transcripts, against restic and tar | zstd
+    Bundle,
     /// Import of synthetic records, against the bare loop
     Records,
     /// show, log and status in a large store, alone and beside an import
@@ -204,8 +207,9 @@ type Section = fn(&Options, &mut Report) -> Result<()>;
 
 /// Runs the sections asked for; one that cannot go on does not stop the next.
 fn measured(work: &Work, options: &Options, report: &mut Report) {
-    let sections: [(&str, Section); 9] = [
+    let sections: [(&str, Section); 10] = [
         ("corpus", corpus::run),
+        ("bundle", bundle::run),
         ("records", records::run),
         ("questions", questions::run),
         ("sync", exchange::run),
@@ -217,6 +221,7 @@ fn measured(work: &Work, options: &Options, report: &mut Report) {
     ];
     let wanted = match work {
         Work::Corpus => "corpus",
+        Work::Bundle => "bundle",
         Work::Records => "records",
         Work::Questions => "questions",
         Work::Sync => "sync",

@@ -76,7 +76,7 @@ impl NewFolder {
     pub fn create(env: &Env, path: &Path) -> Result<NewFolder> {
         let dir = NewDir::create(env, path)?;
         let folder = Folder::new(env, dir.aside());
-        folder.create()?;
+        folder.make()?;
         Ok(NewFolder { dir, folder })
     }
 

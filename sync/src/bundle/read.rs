@@ -11,8 +11,8 @@ use agent_trace_store::env::File;
 use agent_trace_store::{Error, ErrorKind, Result, SegmentId};
 
 use crate::bundle::container::{Entry, check_entry, copy_entry, read_places};
-use crate::bundle::write::names_below;
-use crate::transport::{Outlet, Transport, Upload};
+use crate::bundle::write::{files_below, names_below};
+use crate::transport::{Listed, Outlet, Standing, Transport, Upload};
 
 /// A bundle in one file.
 pub struct BundleFile {
@@ -123,8 +123,12 @@ impl Transport for BundleFile {
         Ok(self.entries.get(key).map(window))
     }
 
-    fn list(&self, prefix: &str) -> Result<Vec<String>> {
+    fn list(&self, prefix: &str) -> Result<Vec<Listed>> {
         Ok(names_below(self.entries.values(), prefix))
+    }
+
+    fn survey(&self, prefix: &str) -> Result<Vec<Standing>> {
+        Ok(files_below(self.entries.values(), prefix))
     }
 
     fn write(&self, _key: &str, _content: &[u8]) -> Result<()> {
@@ -136,6 +140,10 @@ impl Transport for BundleFile {
     }
 
     fn keep(&self, _key: &str) -> Result<()> {
+        Err(sealed())
+    }
+
+    fn remove(&self, _key: &str) -> Result<()> {
         Err(sealed())
     }
 

@@ -10,13 +10,13 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use agent_trace_store::env::{Env, File, Lock, LockMode};
 use agent_trace_store::id::encode_hex;
-use agent_trace_store::{Error, ErrorKind, Result, SegmentId};
+use agent_trace_store::{Error, ErrorKind, Result, SegmentId, Timestamp};
 
 use crate::bundle::container::{
     Entry, encode_directory, encode_entry, encode_header, encode_trailer, is_key,
 };
 use crate::manifest::segment_key;
-use crate::transport::{Outlet, Transport, Upload};
+use crate::transport::{Listed, Outlet, Standing, Transport, Upload};
 
 const COPY_BYTES: usize = 1 << 20;
 /// Files up to this length can be read again while a bundle is written.
@@ -135,6 +135,9 @@ impl<W: Write + Send> Flow for Pipe<W> {
     }
 }
 
+/// What takes the bytes of an entry.
+type Put<'p> = &'p mut dyn FnMut(&[u8]) -> Result<()>;
+
 struct State {
     flow: Box<dyn Flow>,
     at: u64,
@@ -160,7 +163,7 @@ impl State {
         &mut self,
         key: &str,
         bytes: u64,
-        fill: &mut dyn FnMut(&mut dyn FnMut(&[u8]) -> Result<()>) -> Result<()>,
+        fill: &mut dyn FnMut(Put<'_>) -> Result<()>,
     ) -> Result<[u8; 32]> {
         if !is_key(key) || self.has(key) {
             return Err(Error::invalid(format!("`{key}` cannot be written to a bundle, or has been")));
@@ -331,8 +334,12 @@ impl Transport for BundleWriter {
         Ok(None)
     }
 
-    fn list(&self, prefix: &str) -> Result<Vec<String>> {
+    fn list(&self, prefix: &str) -> Result<Vec<Listed>> {
         Ok(names_below(hold(&self.state).entries.iter(), prefix))
+    }
+
+    fn survey(&self, prefix: &str) -> Result<Vec<Standing>> {
+        Ok(files_below(hold(&self.state).entries.iter(), prefix))
     }
 
     fn write(&self, key: &str, content: &[u8]) -> Result<()> {
@@ -355,6 +362,10 @@ impl Transport for BundleWriter {
         Err(Error::new(ErrorKind::NotFound, format!("`{key}` is not in the bundle")))
     }
 
+    fn remove(&self, key: &str) -> Result<()> {
+        Err(Error::invalid(format!("`{key}` cannot be removed from a bundle: it is written once")))
+    }
+
     fn claim(&self, _owner: &str) {}
 
     fn sweep(&self) -> Result<()> {
@@ -371,7 +382,7 @@ impl Transport for BundleWriter {
 }
 
 /// The names below a folder of a remote, or, for an empty prefix, at its top, folders among them.
-pub(crate) fn names_below<'e>(entries: impl Iterator<Item = &'e Entry>, prefix: &str) -> Vec<String> {
+pub(crate) fn names_below<'e>(entries: impl Iterator<Item = &'e Entry>, prefix: &str) -> Vec<Listed> {
     let prefix = prefix.trim_end_matches('/');
     let mut names: Vec<String> = entries
         .filter_map(|entry| {
@@ -384,5 +395,14 @@ pub(crate) fn names_below<'e>(entries: impl Iterator<Item = &'e Entry>, prefix: 
         .collect();
     names.sort_unstable();
     names.dedup();
-    names
+    names.into_iter().map(|name| Listed { name, version: None }).collect()
+}
+
+/// The files below a folder of a remote. A bundle keeps no times.
+pub(crate) fn files_below<'e>(entries: impl Iterator<Item = &'e Entry>, prefix: &str) -> Vec<Standing> {
+    let start = format!("{}/", prefix.trim_end_matches('/'));
+    let below = entries.filter_map(|entry| Some((entry.key.strip_prefix(&start)?, entry.bytes)));
+    below
+        .map(|(name, bytes)| Standing { name: name.to_owned(), bytes, modified: Timestamp::from_micros(0) })
+        .collect()
 }

@@ -8,7 +8,7 @@ use agent_trace_sync::address::RemoteUrl;
 use agent_trace_sync::bundle::{Bundle, ExportOptions, Wanted, execute, import, plan, verify};
 use agent_trace_sync::pull::{PullOptions, pull};
 use agent_trace_sync::remote::Remote;
-use agent_trace_sync::transport::Folder;
+use agent_trace_sync::transport::{Folder, Transport};
 
 use crate::world::{World, add, events, files, ledger, open, same, sessions, sound, trace, trace_of};
 
@@ -128,7 +128,7 @@ fn a_folder_is_a_bundle_and_a_remote() {
     let world = World::new();
     let one = filled(&world, "/one");
     let folder = Folder::new(&world.env, Path::new("/folder"));
-    folder.create().unwrap();
+    folder.make().unwrap();
     let options = ExportOptions::default();
     let info = execute(&one, &plan(&one, &options).unwrap(), &options, &folder, &Silent).unwrap();
     assert_eq!(info.counts.values().sum::<u64>(), 324);
