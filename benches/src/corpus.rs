@@ -90,7 +90,7 @@ fn backfill(ours: &Ours, dir: &Path) -> std::process::Command {
 }
 
 /// A folder with the first few snapshots and their lines of the manifest.
-fn first_snapshots(corpus: &Path, work: &Path) -> Result<PathBuf> {
+pub(crate) fn first_snapshots(corpus: &Path, work: &Path) -> Result<PathBuf> {
     let part = files::renew(&work.join("corpus-quick"))?;
     let manifest = std::fs::read_to_string(corpus.join("manifest.jsonl"))?;
     let mut kept = String::new();

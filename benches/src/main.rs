@@ -13,6 +13,7 @@
 
 mod attribution;
 mod bare;
+mod bundle;
 mod canonical;
 mod capture;
 mod corpus;
@@ -121,6 +122,8 @@ enum Work {
     Setup,
     /// Import of real transcripts, against borg, restic, git and casync
     Corpus,
+    /// export and import of bundles of real transcripts, against restic and tar | zstd
+    Bundle,
     /// Import of synthetic records, against the bare loop
     Records,
     /// show, log and status in a large store, alone and beside an import
@@ -209,6 +212,7 @@ type Section = fn(&Options, &mut Report) -> Result<()>;
 fn measured(work: &Work, options: &Options, report: &mut Report) {
     let sections: [(&str, Section); 10] = [
         ("corpus", corpus::run),
+        ("bundle", bundle::run),
         ("records", records::run),
         ("questions", questions::run),
         ("sync", exchange::run),
@@ -221,6 +225,7 @@ fn measured(work: &Work, options: &Options, report: &mut Report) {
     ];
     let wanted = match work {
         Work::Corpus => "corpus",
+        Work::Bundle => "bundle",
         Work::Records => "records",
         Work::Questions => "questions",
         Work::Sync => "sync",

@@ -78,6 +78,17 @@ impl Peer {
         Job::new(&format!("{}, again", self.name), move |_| Ok(now.take_in("second")))
     }
 
+    /// Writing the files of the newest archive into an empty folder; restic only.
+    pub(crate) fn restore(&self, target: &Path) -> Job<'static> {
+        let (now, target, before) = (self.clone(), target.to_owned(), target.to_owned());
+        Job::new(&format!("{}, restore", self.name), move |_| {
+            let mut command = now.command();
+            command.args(["restore", "--quiet", "latest", "--target"]).arg(&target);
+            Ok(vec![command])
+        })
+        .prepare(move |_| files::renew(&before).map(drop))
+    }
+
     fn init(&self) -> Result<()> {
         files::renew(&self.dir)?;
         match self.name {

@@ -2,10 +2,11 @@
 
 mod admin;
 mod ask;
-mod hooks;
 mod backfill;
 mod bucket;
+mod bundle;
 mod config;
+mod hooks;
 mod link;
 mod notes;
 mod serve;
@@ -26,6 +27,7 @@ pub(crate) use admin::{
 pub(crate) use ask::{Blame, Context, LinesBy, Search, Stats};
 pub(crate) use backfill::Backfill;
 pub(crate) use bucket::BucketSource;
+pub(crate) use bundle::{Bundle, Export};
 pub(crate) use config::{Config, Projects};
 pub(crate) use hooks::{Hooks, HooksInstall, HooksOf, HooksRemove, HooksStatus};
 pub(crate) use link::{CommitLink, Link};
@@ -96,7 +98,7 @@ pub(crate) enum Color {
 pub(crate) enum Command {
     /// Give the git repository (or the directory given by --store) a store, and git its hooks
     Init(Init),
-    /// Bring in transcripts, agent-trace-cli data and Agent Trace records
+    /// Bring in transcripts, agent-trace-cli data, Agent Trace records and bundles
     Import(Import),
     /// Say whose the lines of a file are: which agent wrote them, when, in which session, asked for what
     Blame(Blame),
@@ -162,6 +164,11 @@ pub(crate) enum Command {
     Pull(Pull),
     /// Push, then pull
     Sync(Sync),
+    /// Write a bundle, for stores that never meet, or the layout of others, or pages to read
+    Export(Export),
+    /// Look at a bundle before anything of it is taken in
+    #[command(subcommand)]
+    Bundle(Bundle),
     /// Install, remove and look at the hooks of agents and of git
     #[command(subcommand)]
     Hooks(Hooks),
@@ -202,7 +209,7 @@ pub(crate) struct Init {
 /// `import`
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Import {
-    /// Files and directories; what they hold is found by content
+    /// Files, directories and bundles; what they hold is found by content. `-` is a bundle on stdin
     #[arg(value_name = "PATH", required = true)]
     pub(crate) paths: Vec<PathBuf>,
     /// Only what is not older: RFC 3339, a date (local midnight), or back from now: 30d, 12h, 2w

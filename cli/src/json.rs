@@ -4,6 +4,7 @@
 
 mod ask;
 mod buckets;
+mod bundle;
 mod erase;
 mod hooks;
 
@@ -13,6 +14,7 @@ use std::collections::BTreeMap;
 pub(crate) use ask::*;
 pub(crate) use buckets::*;
 pub(crate) use erase::*;
+pub(crate) use bundle::*;
 
 use agent_trace_store::Kind;
 use agent_trace_sync::client::ProjectRow;
@@ -135,6 +137,7 @@ pub(crate) struct Import {
     pub(crate) files: u64,
     pub(crate) bytes: u64,
     pub(crate) bad: Vec<Bad>,
+    pub(crate) bundles: Vec<ImportedBundle>,
 }
 
 /// Something that was not imported as it was meant; `kept` where its bytes were.

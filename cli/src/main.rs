@@ -7,11 +7,13 @@ mod args;
 mod attribution;
 mod backfill;
 mod bodies;
+mod bundles;
 mod capture;
 mod blame;
 mod commands;
 mod document;
 mod edit;
+mod exported;
 mod git;
 mod hooks;
 #[allow(unreachable_pub, reason = "written as a crate would be")]

@@ -21,6 +21,7 @@ use crate::sanitize;
 use crate::settings;
 
 const STDOUT_BUFFER_BYTES: usize = 64 << 10;
+const STDIN_BUFFER_BYTES: usize = 1 << 20;
 const FAINT: Style = Style::new().dimmed();
 const STRONG: Style = Style::new().bold();
 const NAME: Style = AnsiColor::Yellow.on_default();
@@ -287,6 +288,27 @@ impl Ui {
             return Err(Error::invalid(format!("cannot read stdin: expected at most {bytes_max} bytes")));
         }
         Ok(bytes)
+    }
+
+    /// Hands over what comes on stdin, to its end.
+    pub(crate) fn input_into(&self, take: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<()> {
+        self.flush()?;
+        let mut input = io::stdin().lock();
+        let mut buffer = vec![0; STDIN_BUFFER_BYTES];
+        loop {
+            match input.read(&mut buffer) {
+                Ok(0) => return Ok(()),
+                Ok(count) => take(&buffer[..count])?,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(Error::io("cannot read stdin", error)),
+            }
+        }
+    }
+
+    /// Stdout for bytes that other threads write, after all that was printed; nothing is printed beside them.
+    pub(crate) fn pipe(&self) -> Result<impl Write + Send + use<>> {
+        self.flush()?;
+        Ok(io::stdout())
     }
 
     /// Shows how long work goes on, where somebody looks.

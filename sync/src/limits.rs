@@ -264,6 +264,11 @@ pub fn upload_chunk_bytes() -> usize {
     unless_small(UPLOAD_CHUNK_BYTES_MAX, 4 << 10)
 }
 
+/// `BUNDLE_RAW_BYTES_FREE`.
+pub fn bundle_raw_bytes_free() -> u64 {
+    unless_small(BUNDLE_RAW_BYTES_FREE, 1 << 20)
+}
+
 /// `PULL_EVENTS_TARGET`.
 pub fn pull_events_target() -> usize {
     unless_small(PULL_EVENTS_TARGET, 24)

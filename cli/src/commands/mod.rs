@@ -4,13 +4,15 @@ mod admin;
 mod backfill;
 mod blame;
 mod book;
+mod bundle;
 mod cat;
-mod compact;
 mod commit;
+mod compact;
 mod completions;
 mod config;
 mod context;
 mod doctor;
+mod export;
 mod gc;
 mod help_page;
 mod hooks;
@@ -33,8 +35,8 @@ mod serve;
 mod show;
 mod stats;
 mod status;
-mod survey;
 mod summary;
+mod survey;
 mod sync;
 mod tour;
 mod verify;
@@ -236,6 +238,8 @@ pub(crate) fn run(context: &Context, command: &Command) -> Result<Done, Failure>
         Command::Push(args) => push::run(context, args),
         Command::Pull(args) => pull::run(context, args),
         Command::Sync(args) => sync::run(context, args),
+        Command::Export(args) => export::run(context, args),
+        Command::Bundle(args) => bundle::run(context, args),
         Command::Hooks(args) => hooks::run(context, args),
         Command::Doctor(args) => doctor::run(context, args),
         Command::Admin(args) => admin::run(context, args),

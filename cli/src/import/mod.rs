@@ -31,6 +31,7 @@ mod walk;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use peer::RECORDS_OF_TRANSCRIPTS;
 pub(crate) use probe::Head;
 pub(crate) use transcripts::conversation;
 

@@ -7,7 +7,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::Path;
 
 use agent_trace_store::env::DirEntry;
-use agent_trace_store::json::{JsonError, Reader};
+use agent_trace_store::json::{Canonicalizer, JsonError, Reader};
+use agent_trace_store::record::TranscriptRecord;
 
 use super::source::Role;
 use super::walk::Walk;
@@ -15,6 +16,8 @@ use super::walk::Walk;
 const RECORDS: [&str; 4] = ["traces.jsonl", "ledgers.jsonl", "commit-links.jsonl", "session-summaries.jsonl"];
 const CONVERSATIONS: &str = "conversations";
 const INDEX: &str = "_index.json";
+/// Records of the transcripts that lie beside it, one to a line, as `export --jsonl` writes them.
+pub(crate) const RECORDS_OF_TRANSCRIPTS: &str = "_records.jsonl";
 /// What lies beside the data in a layout and is no data.
 const OWN_BUSINESS: [&str; 6] = [
     "project-config.json",
@@ -34,6 +37,8 @@ pub(super) struct Layout {
     indexed: HashSet<String>,
     /// SHA-256 of the states that are here.
     blobs: HashSet<String>,
+    /// Records of transcripts that came along, by the SHA-256 of their bytes.
+    records: HashMap<String, Vec<TranscriptRecord>>,
 }
 
 /// What traces say of conversations, by layout.
@@ -101,6 +106,10 @@ fn find_blobs(walk: &mut Walk<'_>, dir: &Path, number: usize, layout: &mut Layou
     if walk.env().fs.metadata(&index).is_ok() {
         read_index(walk, &index, layout);
     }
+    let records = dir.join(RECORDS_OF_TRANSCRIPTS);
+    if walk.env().fs.metadata(&records).is_ok() {
+        read_transcripts(walk, &records, layout);
+    }
     let folders = match walk.env().fs.list(dir) {
         Ok(folders) => folders,
         Err(error) => return walk.bad(usize::MAX, dir, None, format!("cannot list it: {error}")),
@@ -141,7 +150,28 @@ fn read_index(walk: &mut Walk<'_>, path: &Path, layout: &mut Layout) {
     }
 }
 
+fn read_transcripts(walk: &mut Walk<'_>, path: &Path, layout: &mut Layout) {
+    let Some(bytes) = walk.read(path) else { return };
+    let (mut canonicalizer, mut canonical) = (Canonicalizer::new(), Vec::new());
+    for (line, number) in bytes.split(|byte| *byte == b'\n').zip(1u64..).filter(|(line, _)| !line.is_empty())
+    {
+        canonical.clear();
+        let read = canonicalizer.canonicalize(line, &mut canonical).ok();
+        match read.and_then(|()| TranscriptRecord::decode(&canonical).ok()) {
+            Some(record) => layout.records.entry(record.content_sha256.clone()).or_default().push(record),
+            None => {
+                walk.bad(usize::MAX, path, Some(number), "expected the record of a transcript".to_owned())
+            }
+        }
+    }
+}
+
 impl Layout {
+    /// The records of a transcript that came along with its bytes.
+    pub(super) fn records(&self, sha256: &str) -> &[TranscriptRecord] {
+        self.records.get(sha256).map_or(&[], Vec::as_slice)
+    }
+
     /// Whether traces of this layout can tell anything about its conversations.
     pub(super) fn has_blobs(&self) -> bool {
         !self.blobs.is_empty()

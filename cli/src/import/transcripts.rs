@@ -83,8 +83,15 @@ pub(super) fn sessions(
         };
         match &job.sources[source].role {
             Role::Blob(layout, sha256) => {
-                let conversations = pins.conversations(*layout, &layouts[*layout], sha256);
-                groups.add_blob(job, source, head, sha256, conversations);
+                let records = layouts[*layout].records(sha256);
+                records.iter().for_each(|record| groups.add_recorded(source, record));
+                let is_recorded =
+                    |conversation: &str| records.iter().any(|record| record.conversation_id == conversation);
+                let mut conversations = pins.conversations(*layout, &layouts[*layout], sha256);
+                conversations.retain(|(conversation, _)| !is_recorded(conversation));
+                if records.is_empty() || !conversations.is_empty() {
+                    groups.add_blob(job, source, head, sha256, conversations);
+                }
             }
             Role::Unknown => groups.add_loose(job, source, head, stem()),
             _ => {}
@@ -188,6 +195,21 @@ impl Groups {
             };
             self.add(conversation, state);
         }
+    }
+
+    /// A state of which the record came along, so that it becomes the same record again.
+    fn add_recorded(&mut self, source: usize, record: &TranscriptRecord) {
+        let state = State {
+            source,
+            order: 0,
+            time: record.created_at,
+            conversation: record.conversation_id.clone(),
+            session: record.session_id.clone(),
+            agent: record.agent.clone(),
+            label: record.source.clone(),
+            sha256: Some(record.content_sha256.clone()),
+        };
+        self.add(record.conversation_id.clone(), state);
     }
 
     fn add_loose(&mut self, job: &Job<'_>, source: usize, head: Head, stem: String) {

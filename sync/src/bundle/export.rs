@@ -61,6 +61,18 @@ impl ExportPlan {
         &self.chosen.events
     }
 
+    /// Hands over the events that go, segment by segment.
+    pub fn each(&self, each: &mut dyn FnMut(&Event) -> Result<()>) -> Result<()> {
+        for (source, numbers) in &self.chosen.picks {
+            for part in numbers.chunks(BUNDLE_PORTION_EVENTS_TARGET) {
+                for (event, _, _) in chosen_events(source, part)? {
+                    each(&event)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// Events that cannot go, since bytes that they list are elsewhere.
     pub fn elsewhere(&self) -> u64 {
         self.chosen.elsewhere

@@ -11,6 +11,7 @@
 mod container;
 mod info;
 mod write;
+mod folder;
 mod read;
 mod opened;
 mod base;
@@ -29,6 +30,7 @@ pub use container::{
     encode_header, encode_trailer, is_key, read_places,
 };
 pub use export::{ExportOptions, ExportPlan, execute, plan};
+pub use folder::{NewDir, NewFolder};
 pub use import::{ImportReport, import};
 pub use info::{BundleBase, BundleInfo, INFO_KEY, decode_cursor, encode_cursor, is_cursor};
 pub use opened::Bundle;

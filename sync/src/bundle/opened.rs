@@ -19,12 +19,12 @@ use crate::bundle::info::{BundleInfo, INFO_KEY};
 use crate::bundle::read::BundleFile;
 use crate::head::{Head, RemoteId};
 use crate::limits::{
-    BUNDLE_DIRECTORIES_BYTES_MAX, BUNDLE_ENTRIES_MAX, BUNDLE_INFO_BYTES_MAX, BUNDLE_RAW_BYTES_FREE,
-    BUNDLE_RAW_FACTOR_MAX, FORMAT_BYTES_MAX, HEAD_BYTES_MAX, HEADS_MAX, MANIFEST_BYTES_MAX,
+    BUNDLE_DIRECTORIES_BYTES_MAX, BUNDLE_ENTRIES_MAX, BUNDLE_INFO_BYTES_MAX, BUNDLE_RAW_FACTOR_MAX,
+    FORMAT_BYTES_MAX, HEAD_BYTES_MAX, HEADS_MAX, MANIFEST_BYTES_MAX, bundle_raw_bytes_free,
 };
 use crate::manifest::{Manifest, ManifestId, NO_MANIFEST, segment_key};
 use crate::remote::{FORMAT_KEY, decode_format};
-use crate::transport::{Folder, Listed, Transport};
+use crate::transport::{Folder, Transport};
 
 /// An open bundle.
 pub struct Bundle {
@@ -96,13 +96,17 @@ impl Bundle {
         self.transport.as_ref()
     }
 
+    fn names(&self, prefix: &str) -> Result<Vec<String>> {
+        Ok(self.transport.list(prefix)?.into_iter().map(|listed| listed.name).collect())
+    }
+
     fn read_heads(&self) -> Result<Vec<Head>> {
-        let names = self.transport.list("heads")?;
+        let names = self.names("heads")?;
         if names.len() > HEADS_MAX {
             return Err(Error::corrupt(format!("the bundle has more than {HEADS_MAX} heads")));
         }
         let mut heads = Vec::new();
-        for Listed { name, .. } in names {
+        for name in names {
             let writer = WriterId::parse(&name).map_err(|error| {
                 Error::corrupt(format!("head `{name}` of the bundle is no writer's")).with_source(error)
             })?;
@@ -168,17 +172,17 @@ impl Bundle {
         let stray = |name: &str| {
             Err(Error::corrupt(format!("`{name}` is in the bundle, and nothing in it names it")))
         };
-        for Listed { name, .. } in self.transport.list("")? {
+        for name in self.names("")? {
             if ![FORMAT_KEY, INFO_KEY, "heads", "manifests", "segments"].contains(&name.as_str()) {
                 return stray(&name);
             }
         }
-        for Listed { name, .. } in self.transport.list("manifests")? {
+        for name in self.names("manifests")? {
             if !manifests.iter().any(|id| agent_trace_store::id::encode_hex(id) == name) {
                 return stray(&name);
             }
         }
-        for Listed { name, .. } in self.transport.list("segments")? {
+        for name in self.names("segments")? {
             if !SegmentId::parse(&name).is_ok_and(|id| segments.contains_key(&id)) {
                 return stray(&name);
             }
@@ -209,7 +213,7 @@ impl Bundle {
     /// Refuses what would grow without measure when it is decompressed: only the headers of frames are read.
     pub(crate) fn check_size(&self) -> Result<()> {
         let stored: u64 = self.segments.iter().fold(0, |sum, (_, bytes)| sum.saturating_add(*bytes));
-        let limit = stored.saturating_mul(BUNDLE_RAW_FACTOR_MAX).saturating_add(BUNDLE_RAW_BYTES_FREE);
+        let limit = stored.saturating_mul(BUNDLE_RAW_FACTOR_MAX).saturating_add(bundle_raw_bytes_free());
         let (mut raw, mut tables) = (0u64, 0u64);
         for (id, bytes) in &self.segments {
             let sealed = self.sealed(id, *bytes)?;

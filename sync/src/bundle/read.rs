@@ -11,7 +11,7 @@ use agent_trace_store::env::File;
 use agent_trace_store::{Error, ErrorKind, Result, SegmentId};
 
 use crate::bundle::container::{Entry, check_entry, copy_entry, read_places};
-use crate::bundle::write::names_below;
+use crate::bundle::write::{files_below, names_below};
 use crate::transport::{Listed, Outlet, Standing, Transport, Upload};
 
 /// A bundle in one file.
@@ -127,12 +127,8 @@ impl Transport for BundleFile {
         Ok(names_below(self.entries.values(), prefix))
     }
 
-    fn survey(&self, _prefix: &str) -> Result<Vec<Standing>> {
-        Err(sealed())
-    }
-
-    fn remove(&self, _key: &str) -> Result<()> {
-        Err(sealed())
+    fn survey(&self, prefix: &str) -> Result<Vec<Standing>> {
+        Ok(files_below(self.entries.values(), prefix))
     }
 
     fn write(&self, _key: &str, _content: &[u8]) -> Result<()> {
@@ -144,6 +140,10 @@ impl Transport for BundleFile {
     }
 
     fn keep(&self, _key: &str) -> Result<()> {
+        Err(sealed())
+    }
+
+    fn remove(&self, _key: &str) -> Result<()> {
         Err(sealed())
     }
 

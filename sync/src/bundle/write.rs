@@ -10,7 +10,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use agent_trace_store::env::{Env, File, Lock, LockMode};
 use agent_trace_store::id::encode_hex;
-use agent_trace_store::{Error, ErrorKind, Result, SegmentId};
+use agent_trace_store::{Error, ErrorKind, Result, SegmentId, Timestamp};
 
 use crate::bundle::container::{
     Entry, encode_directory, encode_entry, encode_header, encode_trailer, is_key,
@@ -135,6 +135,9 @@ impl<W: Write + Send> Flow for Pipe<W> {
     }
 }
 
+/// What takes the bytes of an entry.
+type Put<'p> = &'p mut dyn FnMut(&[u8]) -> Result<()>;
+
 struct State {
     flow: Box<dyn Flow>,
     at: u64,
@@ -160,7 +163,7 @@ impl State {
         &mut self,
         key: &str,
         bytes: u64,
-        fill: &mut dyn FnMut(&mut dyn FnMut(&[u8]) -> Result<()>) -> Result<()>,
+        fill: &mut dyn FnMut(Put<'_>) -> Result<()>,
     ) -> Result<[u8; 32]> {
         if !is_key(key) || self.has(key) {
             return Err(Error::invalid(format!("`{key}` cannot be written to a bundle, or has been")));
@@ -217,6 +220,7 @@ impl BundleWriter {
         let mut state =
             State { flow, at: 0, entries: Vec::new(), keys: HashSet::new(), kept: BTreeMap::new() };
         state.put(&encode_header())?;
+        sweep(env, spool)?;
         Ok(BundleWriter {
             env: env.clone(),
             spool: spool.to_owned(),
@@ -237,6 +241,21 @@ impl BundleWriter {
     }
 }
 
+/// What files start with in which a segment waits.
+const SPOOLED: &str = "bundle-part-";
+
+/// Removes the file of a process that was killed right after it had made it.
+fn sweep(env: &Env, spool: &Path) -> Result<()> {
+    let doing = |error| Error::io(format!("cannot look into `{}`", spool.display()), error);
+    for entry in env.fs.list(spool).map_err(doing)? {
+        if entry.name.to_string_lossy().starts_with(SPOOLED) {
+            // A live process does not need the name.
+            let _ = env.fs.remove(&spool.join(&entry.name));
+        }
+    }
+    Ok(())
+}
+
 impl Outlet for BundleWriter {
     fn send(&self, id: &SegmentId, file: &dyn File, bytes: u64, sent: &dyn Fn(u64)) -> Result<()> {
         let hash = hold(&self.state).copy(&segment_key(id), file, bytes, sent)?;
@@ -252,11 +271,13 @@ impl Outlet for BundleWriter {
     fn create(&self) -> Result<Box<dyn Upload>> {
         let mut random = [0; 8];
         self.env.entropy.fill(&mut random);
-        let path = self.spool.join(format!("bundle-part-{}", encode_hex(&random)));
+        let path = self.spool.join(format!("{SPOOLED}{}", encode_hex(&random)));
         let doing = |error| Error::io(format!("cannot create `{}`", path.display()), error);
         let file = self.env.fs.create(&path, true).map_err(doing)?;
         let state = std::sync::Arc::clone(&self.state);
-        Ok(Box::new(Spooled { env: self.env.clone(), path, file, written: 0, state }))
+        // Its name is not needed any more: so nothing is left of it however this process ends.
+        let _ = self.env.fs.remove(&path);
+        Ok(Box::new(Spooled { path, file, written: 0, state }))
     }
 
     fn keep_segment(&self, id: &SegmentId, bytes: u64) -> Result<bool> {
@@ -267,7 +288,6 @@ impl Outlet for BundleWriter {
 
 /// A segment that waits aside for its end.
 struct Spooled {
-    env: Env,
     path: PathBuf,
     file: Box<dyn File>,
     written: u64,
@@ -297,13 +317,6 @@ impl Upload for Spooled {
     }
 }
 
-impl Drop for Spooled {
-    fn drop(&mut self) {
-        // A file that nobody reads.
-        let _ = self.env.fs.remove(&self.path);
-    }
-}
-
 impl Transport for BundleWriter {
     fn read(&self, key: &str, bytes_max: u64) -> Result<Option<Vec<u8>>> {
         let state = hold(&self.state);
@@ -325,12 +338,8 @@ impl Transport for BundleWriter {
         Ok(names_below(hold(&self.state).entries.iter(), prefix))
     }
 
-    fn survey(&self, _prefix: &str) -> Result<Vec<Standing>> {
-        Err(Error::invalid("nothing is cleared up in a bundle that is being written"))
-    }
-
-    fn remove(&self, key: &str) -> Result<()> {
-        Err(Error::invalid(format!("`{key}` cannot be taken out of a bundle that is being written")))
+    fn survey(&self, prefix: &str) -> Result<Vec<Standing>> {
+        Ok(files_below(hold(&self.state).entries.iter(), prefix))
     }
 
     fn write(&self, key: &str, content: &[u8]) -> Result<()> {
@@ -351,6 +360,10 @@ impl Transport for BundleWriter {
             return Ok(());
         }
         Err(Error::new(ErrorKind::NotFound, format!("`{key}` is not in the bundle")))
+    }
+
+    fn remove(&self, key: &str) -> Result<()> {
+        Err(Error::invalid(format!("`{key}` cannot be removed from a bundle: it is written once")))
     }
 
     fn claim(&self, _owner: &str) {}
@@ -383,4 +396,13 @@ pub(crate) fn names_below<'e>(entries: impl Iterator<Item = &'e Entry>, prefix: 
     names.sort_unstable();
     names.dedup();
     names.into_iter().map(|name| Listed { name, version: None }).collect()
+}
+
+/// The files below a folder of a remote. A bundle keeps no times.
+pub(crate) fn files_below<'e>(entries: impl Iterator<Item = &'e Entry>, prefix: &str) -> Vec<Standing> {
+    let start = format!("{}/", prefix.trim_end_matches('/'));
+    let below = entries.filter_map(|entry| Some((entry.key.strip_prefix(&start)?, entry.bytes)));
+    below
+        .map(|(name, bytes)| Standing { name: name.to_owned(), bytes, modified: Timestamp::from_micros(0) })
+        .collect()
 }

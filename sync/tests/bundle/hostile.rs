@@ -1,9 +1,11 @@
 //! Bundles that somebody has made to do harm, or that a disk has damaged: refused, and nothing changed.
 
-use agent_trace_store::{Error, ErrorKind, Kind};
+use agent_trace_store::writer::WriterKey;
+use agent_trace_store::{Error, ErrorKind, Kind, Seq};
 use agent_trace_sync::bundle::{
     Entry, HEADER_BYTES, encode_directory, encode_entry, encode_header, encode_trailer, read_places,
 };
+use agent_trace_sync::head::Head;
 
 use crate::world::{Memory, World, add, files, open, sound, trace};
 
@@ -244,4 +246,52 @@ fn a_newer_bundle_is_told_from_a_damaged_one() {
     newer.extend_from_slice(&check.as_bytes()[..4]);
     newer.extend_from_slice(&[0; 100]);
     assert_eq!(open(&newer).map(|_| ()).unwrap_err().kind(), ErrorKind::Unsupported);
+}
+
+#[test]
+fn what_grows_without_measure_is_refused_before_it_is_decompressed() {
+    let world = World::new();
+    let one = world.store("/one");
+    let zeros = "0".repeat(200_000);
+    let text: String = (0..40).map(|number| format!("{number:08}{zeros}")).collect();
+    world.snapshot(&one, "zeros", text.as_bytes(), 1);
+    let bytes = world.all(&one);
+    assert!(bytes.len() < 7_000, "{}", bytes.len());
+    agent_trace_store::switches::make_small(true);
+    refused(&world, "bomb", &bytes);
+    agent_trace_store::switches::make_small(false);
+    world.import(&world.store("/two"), &bytes);
+}
+
+#[test]
+fn events_that_their_writer_has_not_signed_are_refused() {
+    let world = World::new();
+    let (_one, bytes) = small(&world);
+    let attacker = WriterKey::from_secret(&[9; 32]);
+    let forged = |change: &dyn Fn(&mut Head)| {
+        let parts = entries(&bytes).into_iter().map(|(key, content)| {
+            if !key.starts_with("heads/") {
+                return (key, content);
+            }
+            let mut head = Head::decode(&content).unwrap();
+            head.writer = attacker.id();
+            change(&mut head);
+            (Head::key(&attacker.id()), head.encode(&attacker))
+        });
+        put_together(&parts.collect::<Vec<_>>())
+    };
+    refused(&world, "no tips", &forged(&|head| head.tips.clear()));
+    refused(&world, "tip of another log", &forged(&|head| head.tips[0].writer = attacker.id()));
+    refused(&world, "longer tip", &forged(&|head| head.tips[0].seq = Seq::new(99).unwrap()));
+    let shorter = attacker.tip(Seq::new(4).unwrap(), entries_tip(&bytes));
+    refused(&world, "tip signed by another", &forged(&|head| head.tips = vec![shorter]));
+    refused(&world, "of another bundle", &forged(&|head| head.remote = [7; 16]));
+    refused(&world, "manifest of nowhere", &forged(&|head| head.manifest = [7; 32]));
+    // Whoever relays a bundle may put it under his own head.
+    world.import(&world.store("/two"), &forged(&|_| {}));
+}
+
+fn entries_tip(bytes: &[u8]) -> agent_trace_store::EventId {
+    let head = entries(bytes).into_iter().find(|(key, _)| key.starts_with("heads/")).unwrap();
+    Head::decode(&head.1).unwrap().tips[0].event
 }

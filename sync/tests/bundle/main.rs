@@ -5,6 +5,7 @@
 mod support;
 
 mod chains;
+mod crash;
 mod hostile;
 mod round;
 mod world;

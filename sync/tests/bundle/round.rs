@@ -8,7 +8,7 @@ use agent_trace_sync::address::RemoteUrl;
 use agent_trace_sync::bundle::{Bundle, ExportOptions, Wanted, execute, import, plan, verify};
 use agent_trace_sync::pull::{PullOptions, pull};
 use agent_trace_sync::remote::Remote;
-use agent_trace_sync::transport::{Folder, Transport as _};
+use agent_trace_sync::transport::{Folder, Transport};
 
 use crate::world::{World, add, events, files, ledger, open, same, sessions, sound, trace, trace_of};
 

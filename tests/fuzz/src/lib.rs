@@ -59,6 +59,8 @@ pub const TARGETS: &[Target] = &[
     Target { name: "head", run: remotes::head, seed: remotes::seed_head },
     Target { name: "elsewhere", run: remotes::elsewhere_note, seed: remotes::seed_elsewhere_note },
     Target { name: "manifest", run: remotes::manifest, seed: remotes::seed_manifest },
+    Target { name: "bundle", run: remotes::bundle, seed: remotes::seed_bundle },
+    Target { name: "bundle_info", run: remotes::bundle_info, seed: remotes::seed_bundle_info },
     Target { name: "remote_format", run: remotes::remote_format, seed: remotes::seed_format },
     Target { name: "address", run: remotes::address, seed: remotes::seed_address },
     Target { name: "remote_state", run: remotes::remote_state, seed: remotes::seed_state },

@@ -9,6 +9,7 @@ use agent_trace_store::seqs::EventSet;
 use agent_trace_store::writer::{Tip, WriterKey};
 use agent_trace_store::{EventId, Kind, ObjectId, SegmentId, Seq, Timestamp, WriterId};
 use agent_trace_sync::address::{Plaintext, RemoteUrl};
+use agent_trace_sync::bundle;
 use agent_trace_sync::head::Head;
 use agent_trace_sync::limits::{MANIFEST_DEPTH_MAX, MANIFEST_SEGMENTS_MAX};
 use agent_trace_sync::manifest::{Manifest, NO_MANIFEST};
@@ -56,6 +57,94 @@ pub fn manifest(bytes: &[u8]) {
         assert_eq!(manifest.depth == 0, manifest.previous == NO_MANIFEST);
         assert!(manifest.added.len().max(manifest.replaces.len()) <= MANIFEST_SEGMENTS_MAX);
     }
+}
+
+/// A bundle in one file: as it is; then with a head, a directory's hash and a trailer that fit, as by somebody who means harm.
+pub fn bundle(bytes: &[u8]) {
+    let check = |bytes: &[u8]| {
+        let Ok(entries) = bundle::read_places(&MemoryFile(bytes.to_vec())) else { return };
+        let mut at = bundle::HEADER_BYTES as u64;
+        for entry in &entries {
+            assert!(bundle::is_key(&entry.key) && entry.offset > at, "entries follow each other");
+            at = entry.offset + entry.bytes;
+        }
+        assert!(at < bytes.len() as u64, "no entry is longer than the file");
+        let _ = bundle::Bundle::of_file(std::sync::Arc::new(MemoryFile(bytes.to_vec())), "bundle");
+    };
+    check(bytes);
+    // Where the first two bytes point, the directory starts.
+    let Some((number, rest)) = bytes.split_first_chunk::<2>() else { return };
+    let at = usize::from(u16::from_le_bytes(*number)).min(rest.len());
+    let mut forged = bundle::encode_header();
+    forged.extend_from_slice(rest);
+    let start = bundle::HEADER_BYTES + at;
+    let trailer = bundle::encode_trailer(start as u64, &forged[start..]);
+    forged.extend(trailer);
+    check(&forged);
+}
+
+/// A bundle with a few files in it.
+pub(super) fn seed_bundle(seed: u64) -> Vec<u8> {
+    let mut random = Random::new(seed);
+    let (mut bytes, mut entries) = (bundle::encode_header(), Vec::new());
+    for number in 0..seed % 4 {
+        let key =
+            ["format", "bundle.json", "heads/ab", "segments/cd"][usize::try_from(number).expect("small")];
+        let length = random.index(40);
+        let content = random.bytes(length);
+        bytes.extend(bundle::encode_entry(key, content.len() as u64));
+        let (offset, hash) = (bytes.len() as u64, *blake3::hash(&content).as_bytes());
+        entries.push(bundle::Entry { key: key.to_owned(), offset, bytes: content.len() as u64, hash });
+        bytes.extend(content);
+    }
+    let (at, directory) = (bytes.len() as u64, bundle::encode_directory(&entries));
+    bytes.extend_from_slice(&directory);
+    bytes.extend(bundle::encode_trailer(at, &directory));
+    bytes
+}
+
+/// The readable manifest of a bundle, and a cursor.
+pub fn bundle_info(bytes: &[u8]) {
+    if let Ok(info) = bundle::BundleInfo::decode(bytes) {
+        let again = info.encode().expect("what was read can be written");
+        assert_eq!(bundle::BundleInfo::decode(&again).expect("it was just written"), info);
+        info.remote().expect("it was compared");
+    }
+    if let Ok(events) = bundle::decode_cursor(&String::from_utf8_lossy(bytes)) {
+        let text = bundle::encode_cursor(&events);
+        assert_eq!(bundle::decode_cursor(&text).expect("it was just written"), events);
+    }
+}
+
+/// What a bundle says of itself, or a cursor.
+pub(super) fn seed_bundle_info(seed: u64) -> Vec<u8> {
+    let events = EventSet::decode(&seed_event_set(seed)).expect("a seed is valid");
+    let cursor = bundle::encode_cursor(&events);
+    if seed.is_multiple_of(3) {
+        return cursor.into_bytes();
+    }
+    let base = bundle::BundleBase { id: None, events: events.len(), cursor: cursor.clone() };
+    let info = bundle::BundleInfo {
+        schema: "agent-trace/bundle-manifest/1".to_owned(),
+        id: format!("{seed:032x}"),
+        writer: String::new(),
+        program: "a program".to_owned(),
+        created: String::new(),
+        counts: [("trace".to_owned(), seed)].into(),
+        objects: seed,
+        raw_bytes: 1,
+        segment_bytes: 2,
+        segments: 3,
+        writers: vec!["w".to_owned()],
+        first: None,
+        last: Some(String::new()),
+        sessions: 1,
+        session_ids: vec!["s".to_owned()],
+        selection: Vec::new(),
+        base: seed.is_multiple_of(2).then_some(base),
+        cursor,
+    };
+    info.encode().expect("it is small")
 }
 
 /// A note of objects that are elsewhere.

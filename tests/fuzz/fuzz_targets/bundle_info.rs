@@ -1,0 +1,4 @@
+//! Runs `bundle_info` under libFuzzer.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| agent_trace_fuzz::remotes::bundle_info(bytes));
