@@ -20,6 +20,7 @@ use super::calls::{self, Calls};
 use super::entry::{Entry, EntryKind, FileState};
 use super::limits::{BATCH_BYTES_MAX, BATCH_ENTRIES_MAX, ENTRY_BYTES_MAX, TAIL_MICROS_MAX};
 use super::payload::{self, Moment, Object};
+use super::pushes::PUSHES;
 use super::repository::{normalised, read_start};
 use super::spool::Spool;
 use super::state::State;
@@ -28,6 +29,7 @@ use super::transcripts::{self, Conversation, Source};
 use crate::edit::gist::gist;
 use crate::edit::trace::{self, TraceEdits, TraceRecord};
 use crate::edit::{self, Call, ToolEdit};
+use crate::notes::attach::NoteSettings;
 
 /// Where git hooks wait for whoever links commits.
 pub(crate) const GIT: &str = "git";
@@ -244,6 +246,9 @@ impl<'p, 's> Batch<'p, 's> {
         self.state.heard(&format!("git/{}", entry.facts.name), &entry.facts.name, entry.facts.arrived);
         match entry.facts.name.as_str() {
             "post-commit" | "post-rewrite" => Fate::Move(self.place.spool.path(GIT).join(name)),
+            "pre-push" if NoteSettings::read(self.place.env(), self.place.data).push => {
+                Fate::Move(self.place.spool.path(PUSHES).join(name))
+            }
             _ => Fate::Done,
         }
     }

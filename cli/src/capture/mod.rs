@@ -25,6 +25,7 @@ pub(crate) mod transcripts;
 pub(crate) mod calls;
 pub(crate) mod absorb;
 pub(crate) mod commits;
+mod pushes;
 pub(crate) mod flush;
 pub(crate) mod shown;
 

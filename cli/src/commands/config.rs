@@ -46,11 +46,11 @@ const fn field(name: &'static str, section: &'static str, member: &'static str, 
 }
 
 const FIELDS: [Field; 13] = [
-    field("notes.enabled", "notes", "enabled", Kind::Switch(true)),
+    field("notes.enabled", "notes", "enabled", Kind::Switch(false)),
     field("notes.include-ledger", "notes", "include_ledger", Kind::Switch(false)),
     field("notes.include-summary", "notes", "include_summary", Kind::Switch(true)),
-    field("notes.include-prompts", "notes", "include_prompts", Kind::Switch(true)),
-    field("notes.all-session-conversations", "notes", "all_session_conversations", Kind::Switch(true)),
+    field("notes.include-prompts", "notes", "include_prompts", Kind::Switch(false)),
+    field("notes.all-session-conversations", "notes", "all_session_conversations", Kind::Switch(false)),
     field("notes.push", "notes", "push", Kind::Switch(false)),
     field("hooks.fsync", "hooks", "fsync", Kind::Switch(false)),
     field("summary.enabled", "summary", "enabled", Kind::Switch(true)),
