@@ -23,6 +23,7 @@ pub(crate) mod adapters;
 pub(crate) mod state;
 pub(crate) mod transcripts;
 pub(crate) mod calls;
+mod rollouts;
 pub(crate) mod absorb;
 pub(crate) mod commits;
 mod pushes;
