@@ -140,6 +140,8 @@ pub(crate) enum Command {
     /// Show and change settings
     #[command(subcommand)]
     Config(Config),
+    /// Give the project its default settings again and its git hooks as `init` puts them; asks first
+    Reset(Reset),
     /// List the projects that have data on this machine
     Projects {
         /// What to do instead
@@ -530,6 +532,20 @@ pub(crate) struct Gc {
     #[arg(long, value_name = "NAME", required = true)]
     pub(crate) remote: Option<String>,
     /// Say what would be done, do nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+}
+
+/// `reset`
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Reset {
+    /// Remove all that was recorded in this project too, with its remotes and their tokens, and take its git hooks out
+    #[arg(long)]
+    pub(crate) remove_store: bool,
+    /// Do not ask
+    #[arg(short, long)]
+    pub(crate) yes: bool,
+    /// Show the plan only
     #[arg(long)]
     pub(crate) dry_run: bool,
 }

@@ -22,6 +22,7 @@ use crate::settings::Settings;
 const ANCHOR: &str = "agent-trace-id";
 const ANCHOR_BYTES_MAX: u64 = 4096;
 const ID_PREFIX: &str = "at-";
+const INIT: &str = "agent-trace init";
 /// What agent-trace-cli keeps beside our store.
 const PEER_FILES: [&str; 4] =
     ["traces.jsonl", "ledgers.jsonl", "commit-links.jsonl", "session-summaries.jsonl"];
@@ -82,23 +83,38 @@ impl Place {
 
 /// Finds the store that there is.
 pub(crate) fn find(env: &Env, settings: &Settings) -> Result<Place, Failure> {
-    let (place, hint) = match &settings.store {
-        Some(store) => (Place::outside_git(store), format!("agent-trace --store {} init", store.display())),
-        None => {
-            let common = git::common_dir(&settings.directory)?;
-            let hint = "agent-trace init";
-            let Some(project) = read_anchor(env, &common)? else {
-                let message = format!("the repository at `{}` has no store", common.display());
-                return Err(Failure::new(ErrorKind::NotFound, message, hint));
-            };
-            (Place::of(project, settings)?, hint.to_owned())
-        }
-    };
+    let place = named(env, settings)?;
     if !place.is_initialised(env) {
+        let hint = match &settings.store {
+            Some(store) => format!("agent-trace --store {} init", store.display()),
+            None => INIT.to_owned(),
+        };
         let message = format!("there is no store at `{}`", place.store.display());
         return Err(Failure::new(ErrorKind::NotFound, message, hint));
     }
     Ok(place)
+}
+
+/// The place that is meant, whether there is a store or not.
+pub(crate) fn named(env: &Env, settings: &Settings) -> Result<Place, Failure> {
+    if let Some(store) = &settings.store {
+        return Ok(Place::outside_git(store));
+    }
+    let common = git::common_dir(&settings.directory)?;
+    let Some(project) = read_anchor(env, &common)? else {
+        let message = format!("the repository at `{}` has no store", common.display());
+        return Err(Failure::new(ErrorKind::NotFound, message, INIT));
+    };
+    Place::of(project, settings)
+}
+
+/// Removes the anchor: from here on the repository has no project.
+pub(crate) fn remove_anchor(env: &Env, settings: &Settings) -> Result<(), Failure> {
+    let common = git::common_dir(&settings.directory)?;
+    let path = common.join(ANCHOR);
+    let doing = |error| Error::io(format!("cannot remove `{}`", path.display()), error);
+    env.fs.remove(&path).map_err(doing)?;
+    Ok(env.fs.sync_dir(&common).map_err(doing)?)
 }
 
 /// Makes the store, or finishes making it; says whether it was there before.

@@ -420,3 +420,47 @@ fn traces_of_another_program_are_attributed_by_their_lines() {
     let blame = scratch.run(&["blame", "--json", "a.txt"]).json();
     assert_eq!(blame["attributions"][0]["how"], "found");
 }
+
+/// No hook has told of the commits: a pull, another machine, hooks that were taken out.
+#[test]
+fn commits_of_which_no_hook_has_told() {
+    let mut scratch = edited();
+    let commit = |scratch: &Scratch, message: &str| {
+        scratch.git(&["-c", "core.hooksPath=/dev/null", "add", "-A"]);
+        scratch.git(&["-c", "core.hooksPath=/dev/null", "commit", "-q", "-m", message]);
+    };
+    scratch.human("main.go", "\twork()", "\twork()\n\tpeople(\"first\")");
+    commit(&scratch, "people");
+    let before = scratch.marked("main.go");
+    scratch.agent(
+        "main.go",
+        "\tpeople(\"first\")",
+        "\tpeople(\"first\")\n\tagentDoes(this, that)\n\tagentDoes(more, things)",
+    );
+    scratch.human(
+        "main.go",
+        "\tagentDoes(more, things)",
+        "\tagentDoes(more, than, things)\n\tagentDoes(this, that)",
+    );
+    commit(&scratch, "both");
+    let marked = scratch.marked("main.go");
+    let expected = before.replacen(
+        "\tpeople(\"first\")\n",
+        "\tpeople(\"first\")\n\tagentDoes(this, that) //A\n\tagentDoes(more, than, things)\n\tagentDoes(this, that)\n",
+        1,
+    );
+    assert_eq!(marked, expected);
+    // Asking has written nothing; what is written down later says the same.
+    let ledgers =
+        |scratch: &Scratch| scratch.run(&["log", "--json", "--kind", "ledger"]).well().out.lines().count();
+    let count = ledgers(&scratch);
+    let answer = scratch.run(&["blame", "main.go"]).well();
+    assert!(answer.err.contains("agent-trace link --all links 2 commit"), "{}", answer.err);
+    assert_eq!(ledgers(&scratch), count);
+    let context = scratch.run(&["context", "--json", "main.go"]).json();
+    assert!(context["segments"].to_string().contains("call-"), "{context}");
+    scratch.run(&["link", "--all"]).well();
+    assert_eq!(ledgers(&scratch), count + 2);
+    assert_eq!(scratch.marked("main.go"), marked);
+    assert!(!scratch.run(&["blame", "main.go"]).well().err.contains("link --all"));
+}

@@ -80,7 +80,7 @@ impl World {
 
     fn command(&self, args: &[&str]) -> Command {
         let mut command = support::command(PROGRAM, &self.repository(), &self.home());
-        for name in ["CLAUDE_PROJECT_DIR", "CURSOR_PROJECT_DIR", "CURSOR_TRANSCRIPT_PATH"] {
+        for name in ["CLAUDE_PROJECT_DIR", "CURSOR_PROJECT_DIR", "CURSOR_TRANSCRIPT_PATH", "CODEX_HOME"] {
             command.env_remove(name);
         }
         command.args(args);
@@ -493,4 +493,61 @@ fn an_entry_of_a_newer_version_stays() {
     assert_eq!(world.traces().len(), 1);
     assert_eq!(world.entries(), [entry]);
     assert_eq!(world.status()["capture"]["odd"], 0);
+}
+
+/// Codex names no transcript where it keeps none open for hooks; it is found by the name of the session.
+#[test]
+fn a_transcript_that_no_hook_names_is_found_by_its_session() {
+    let world = World::new();
+    let session = "0199a213-81c0-7800-8aa1-bbab2a035a53";
+    let place = format!(".codex/sessions/2026/11/20/rollout-2026-11-20T10-00-00-{session}.jsonl");
+    let place = world.home().join(place);
+    fs::create_dir_all(place.parent().unwrap()).unwrap();
+    let meta = json!({"timestamp": "2026-11-20T10:00:00Z", "type": "session_meta",
+        "payload": {"id": session, "cwd": world.repository()}});
+    let mut text = format!("{meta}\n");
+    fs::write(&place, &text).unwrap();
+    let payload = |event: &str, call: &str| {
+        json!({"session_id": session, "turn_id": call, "transcript_path": null, "cwd": world.repository(), "model": "m",
+            "permission_mode": "default", "hook_event_name": event, "tool_name": "apply_patch", "tool_use_id": call,
+            "tool_input": {"command": "*** Begin Patch\n*** Add File: a.py\n+x = 1\n*** End Patch"}, "tool_response": ""})
+    };
+    world.record(payload("PostToolUse", "c1").to_string().as_bytes());
+    assert_eq!(world.transcripts(), [text.clone().into_bytes()]);
+    assert_eq!(world.traces().len(), 1);
+    text.push_str("{\"type\":\"event_msg\"}\n");
+    fs::write(&place, &text).unwrap();
+    world.record(payload("Stop", "c2").to_string().as_bytes());
+    assert_eq!(world.transcripts(), [text.into_bytes()]);
+    let conversation = world.traces()[0]["files"][0]["conversations"][0]["id"].clone();
+    assert!(world.log("transcript").iter().all(|head| head["key"] == conversation));
+    world.must(&["import", place.to_str().unwrap()]);
+    assert_eq!(world.log("transcript").len(), 2, "an import adds nothing");
+}
+
+/// A file above the bound of an entry counts with its place in it, as long as it has not changed since.
+#[test]
+fn an_edit_of_a_large_file_has_its_place_if_the_file_is_still_so() {
+    let world = World::new();
+    world.write_transcript(lines(1).as_bytes());
+    let path = world.repository().join("large.txt");
+    let filler: String = (0..120_000).map(|number| format!("line {number:06}\n")).collect();
+    let edit = |call: &str, new: &str| {
+        json!({"session_id": "s1", "transcript_path": world.transcript(), "cwd": world.repository(),
+            "hook_event_name": "PostToolUse", "tool_name": "Edit", "tool_use_id": call,
+            "tool_input": {"file_path": path, "old_string": "line 060000", "new_string": new}})
+    };
+    let text = filler.replace("line 060000", "first of the agent");
+    fs::write(&path, &text).unwrap();
+    world.record(edit("c1", "first of the agent").to_string().as_bytes());
+    assert_eq!(world.traces().len(), 1);
+    let text = text.replace("first of the agent", "second of the agent");
+    fs::write(&path, &text).unwrap();
+    world.record(edit("c2", "second of the agent").to_string().as_bytes());
+    fs::write(&path, text.replace("line 000001", "a human's")).unwrap();
+    let traces = world.traces();
+    let start = |trace: &Value| trace["files"][0]["conversations"][0]["ranges"][0]["start_line"].clone();
+    let place = |trace: &Value| trace["metadata"]["agent_trace"]["files"][0]["hunks"][0]["old_start"].clone();
+    assert_eq!((start(&traces[0]), place(&traces[0])), (json!(60_001), json!(60_001)));
+    assert_eq!(place(&traces[1]), Value::Null, "{}", traces[1]);
 }

@@ -5,12 +5,14 @@
 //! ```
 //!
 //! git works while the store is opened; ledgers and traces are asked for all at once. A line is attributed only if it
-//! is the one that the ledger speaks of, by its hash. Lines that are not committed are attributed by the traces.
+//! is the one that the ledger speaks of, by its hash. Lines that are not committed are attributed by the traces, and so are
+//! those of commits that nobody has linked, for this answer.
 
 pub(crate) mod place;
 pub(crate) mod porcelain;
 pub(crate) mod prompts;
 pub(crate) mod traces;
+pub(crate) mod unlinked;
 
 use std::collections::{BTreeSet, HashMap};
 use std::error::Error as _;
@@ -34,6 +36,7 @@ use crate::report::Failure;
 
 use place::Spot;
 use traces::TraceFacts;
+use unlinked::Unlinked;
 
 /// A blame on its way.
 pub(crate) struct Asked<'a> {
@@ -51,6 +54,8 @@ pub(crate) struct Annotated {
     pub(crate) lines: Vec<Line>,
     /// The traces that they name, as far as they are here.
     pub(crate) traces: HashMap<String, TraceFacts>,
+    /// What became of commits that nobody has linked.
+    pub(crate) unlinked: Unlinked,
 }
 
 /// A line, and whose it is.
@@ -108,6 +113,7 @@ impl Asked<'_> {
             .map(|line| line.commit.id.as_str())
             .collect();
         known.prepare(&commits.into_iter().collect::<Vec<_>>())?;
+        let unlinked = unlinked::link(store, &spot.git, known, &blamed)?;
         let now = match blamed.iter().find(|line| !line.commit.is_committed()) {
             Some(line) => work_tree(store, spot, &line.commit)?.map(Rc::new),
             None => None,
@@ -124,7 +130,7 @@ impl Asked<'_> {
         let ids: BTreeSet<&str> =
             lines.iter().filter_map(|line| line.by.as_ref()?.trace.as_deref()).collect();
         let traces = traces::read(store, known.snapshot(), &ids.into_iter().collect::<Vec<_>>())?;
-        Ok(Annotated { file, lines, traces })
+        Ok(Annotated { file, lines, traces, unlinked })
     }
 }
 

@@ -86,6 +86,11 @@ impl<'a> Conversations<'a> {
         self
     }
 
+    /// What it looks at.
+    pub(crate) fn snapshot(&self) -> &'a Snapshot {
+        self.snapshot
+    }
+
     /// The newest transcripts of a conversation; where there is none, those of the session.
     pub(crate) fn held(
         &mut self,

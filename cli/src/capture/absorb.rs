@@ -4,7 +4,7 @@
 //! in between leaves them where they are; then a trace whose id is in the log already is passed over. What cannot be
 //! understood goes to `odd/`, what a newer version wrote stays. The store's lock is held for each append only.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use agent_trace_store::env::{Env, Lock, LockMode};
@@ -15,19 +15,22 @@ use agent_trace_store::record;
 use agent_trace_store::store::Snapshot;
 use agent_trace_store::{Error, ErrorKind, Kind, Result, Store, Timestamp};
 
-use super::adapters::{self, Event};
+use super::adapters::{self, Agent, Event};
 use super::calls::{self, Calls};
 use super::entry::{Entry, EntryKind, FileState};
 use super::limits::{BATCH_BYTES_MAX, BATCH_ENTRIES_MAX, ENTRY_BYTES_MAX, TAIL_MICROS_MAX};
 use super::payload::{self, Moment, Object};
+use super::pushes::PUSHES;
 use super::repository::{normalised, read_start};
+use super::rollouts;
 use super::spool::Spool;
 use super::state::State;
-use super::tail::Mark;
+use super::tail::{self, Mark};
 use super::transcripts::{self, Conversation, Source};
 use crate::edit::gist::gist;
 use crate::edit::trace::{self, TraceEdits, TraceRecord};
 use crate::edit::{self, Call, ToolEdit};
+use crate::notes::attach::NoteSettings;
 
 /// Where git hooks wait for whoever links commits.
 pub(crate) const GIT: &str = "git";
@@ -148,6 +151,8 @@ struct Batch<'p, 's> {
     ids: HashSet<String>,
     marks: Vec<(PathBuf, Mark)>,
     calls: Calls<'p>,
+    /// Transcripts that were looked for, by session.
+    rollouts: HashMap<String, Option<PathBuf>>,
     traces: u64,
 }
 
@@ -161,6 +166,7 @@ impl<'p, 's> Batch<'p, 's> {
             ids: HashSet::new(),
             marks: Vec::new(),
             calls: Calls::new(place.env(), place.spool),
+            rollouts: HashMap::new(),
             traces: 0,
         }
     }
@@ -188,6 +194,9 @@ impl<'p, 's> Batch<'p, 's> {
                 (EntryKind::Agent, None) => Fate::Odd("nobody knows whose payload it is".to_owned()),
                 (EntryKind::Agent, Some((event, is_whole))) => {
                     add_sources(entry, event, &mut sources);
+                    if let Some(source) = self.untold_source(entry, event) {
+                        sources.entry((source.conversation.clone(), source.path.clone())).or_insert(source);
+                    }
                     match self.event(name, entry, event, &told)? {
                         Fate::Done if !is_whole => Fate::Odd("its payload is cut off or broken".to_owned()),
                         fate => fate,
@@ -239,11 +248,25 @@ impl<'p, 's> Batch<'p, 's> {
         Ok(())
     }
 
+    /// The transcript of a session whose hooks do not name it.
+    fn untold_source(&mut self, entry: &Entry, event: &Event) -> Option<Source<'static>> {
+        let session =
+            event.session.clone().filter(|_| event.agent == Agent::Codex && entry.tails.is_empty())?;
+        let env = self.place.env();
+        let path =
+            self.rollouts.entry(session.clone()).or_insert_with(|| rollouts::find(env, &session)).clone()?;
+        let conversation = Conversation { agent: event.agent, session, part: None };
+        Some(Source { conversation, path, tails: Vec::new(), time: entry.facts.arrived })
+    }
+
     /// A git hook: what links commits comes for it later.
     fn git(&mut self, name: &str, entry: &Entry) -> Fate {
         self.state.heard(&format!("git/{}", entry.facts.name), &entry.facts.name, entry.facts.arrived);
         match entry.facts.name.as_str() {
             "post-commit" | "post-rewrite" => Fate::Move(self.place.spool.path(GIT).join(name)),
+            "pre-push" if NoteSettings::read(self.place.env(), self.place.data).push => {
+                Fate::Move(self.place.spool.path(PUSHES).join(name))
+            }
             _ => Fate::Done,
         }
     }
@@ -305,7 +328,7 @@ impl<'p, 's> Batch<'p, 's> {
             return Ok(());
         }
         let edits: Vec<(String, ToolEdit)> =
-            event.edits.iter().filter_map(|edit| complete(entry, edit, &befores)).collect();
+            event.edits.iter().filter_map(|edit| complete(self.place.env(), entry, edit, &befores)).collect();
         if edits.is_empty() {
             // All of it happened outside the repository.
             return Ok(());
@@ -488,6 +511,7 @@ fn add_sources<'e>(
 
 /// An edit with what hooks saw of its file, and the file's name in the repository; nothing for a file outside.
 fn complete(
+    env: &Env,
     entry: &Entry,
     edit: &ToolEdit,
     befores: &BTreeMap<PathBuf, FileState>,
@@ -504,10 +528,19 @@ fn complete(
     }
     if edit.after.is_none() {
         let after = entry.files.iter().find(|file| file.path == path);
-        edit.after =
-            after.filter(|file| file.state != FileState::Absent).and_then(|file| content(&file.state));
+        edit.after = after.and_then(|file| match &file.state {
+            FileState::Absent => None,
+            FileState::Hashed(bytes, hash) => unchanged(env, &path, *bytes, hash),
+            state => content(state),
+        });
     }
     Some((name, edit))
+}
+
+/// What a file that was too large for its entry held, if it still holds that.
+fn unchanged(env: &Env, path: &Path, bytes: u64, hash: &[u8; 32]) -> Option<Vec<u8>> {
+    let now = read_start(env.fs.as_ref(), path, bytes + 1).ok()?;
+    (now.len() as u64 == bytes && tail::hash(&now) == *hash).then_some(now)
 }
 
 /// What a file held; nothing where that is not known.

@@ -17,6 +17,7 @@ use super::limits::ENTRY_BYTES_MAX;
 use super::spool::Spool;
 use crate::git::process::Git;
 use crate::link::{Linker, rewrites};
+use crate::notes::attach::{NoteSettings, Present, attach};
 
 /// What hooks of one repository told of.
 #[derive(Default)]
@@ -88,7 +89,18 @@ impl Told {
         let mut seen = HashSet::new();
         let mut ids: Vec<String> = self.commits.iter().chain(&new).cloned().collect();
         ids.retain(|id| seen.insert(id.clone()));
-        linker.link(&ids, &mut |_| ())
+        let mut linked = Vec::new();
+        linker.link(&ids, &mut |one| linked.push(one.clone()))?;
+        let settings = NoteSettings::read(place.store.env(), place.data);
+        if settings.enabled && linked.iter().any(|one| one.lines > 0) {
+            place.store.catch_up()?;
+            let git = Git::of(git_dir);
+            if let Err(error) = attach(place.store, &git, &linked, settings.include, Present::Join) {
+                // The ledger is there; `notes backfill` makes what is missing.
+                place.spool.note(place.store.env(), &format!("cannot put a note on a commit: {error}"));
+            }
+        }
+        Ok(())
     }
 }
 

@@ -13,9 +13,9 @@ use agent_trace_store::env::{Env, Lock, LockMode, os_env, yield_to_others};
 use agent_trace_store::{Error, Result, Store};
 
 use super::absorb::{self, Absorbed, Place};
-use super::commits;
 use super::limits::{BACKOFF_MICROS, GATHER_MICROS, LINGER_MICROS, LOOK_MICROS};
 use super::spool::Spool;
+use super::{commits, pushes};
 use crate::settings::{self, CaptureSettings};
 
 /// The hidden command that a hook starts.
@@ -111,11 +111,14 @@ fn work(env: &Env, data: &Path, spool: &Spool) -> Result<Absorbed> {
             commits::run(&place, usize::MAX)?;
             absorbed
         };
+        pushes::run(&place);
         all.seen.extend(absorbed.seen);
         all.stay.extend(absorbed.stay);
         let took = env.clock.monotonic_micros().saturating_sub(began);
         env.clock.sleep(GATHER_MICROS.max(took.saturating_mul(REST_FACTOR)));
     }
+    // A command may have absorbed what git told of a push.
+    pushes::run(&place);
     let _alone = absorb::alone(env, spool, WAIT_MICROS_MAX)?;
     // Agents write the end of a transcript after the last event.
     absorb::refresh(&place, &std::mem::take(&mut all.seen))?;

@@ -56,6 +56,8 @@ pub(crate) const BACKOFF_MICROS: u64 = 20_000_000;
 pub(crate) const ABSORB_MICROS_MAX: u64 = 3_000_000;
 /// Hooks of git whose commits a command links before it answers.
 pub(crate) const COMMITS_MAX: usize = 64;
+/// How long the flusher waits for notes to be sent.
+pub(crate) const PUSH_MICROS_MAX: u64 = 120_000_000;
 /// How long a command waits for somebody else who absorbs.
 pub(crate) const ABSORB_WAIT_MICROS_MAX: u64 = 2_000_000;
 /// How long what a file held before a tool call waits for the end of the call.

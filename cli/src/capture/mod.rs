@@ -23,8 +23,10 @@ pub(crate) mod adapters;
 pub(crate) mod state;
 pub(crate) mod transcripts;
 pub(crate) mod calls;
+mod rollouts;
 pub(crate) mod absorb;
 pub(crate) mod commits;
+mod pushes;
 pub(crate) mod flush;
 pub(crate) mod shown;
 

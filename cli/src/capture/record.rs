@@ -165,7 +165,7 @@ fn git_hook(args: &[OsString], spools: &mut Vec<Spool>) -> io::Result<()> {
         is_cut,
         arrived: env.clock.now(),
         name: name.to_owned(),
-        argument: args.get(1).map(|arg| arg.to_string_lossy().into_owned()).unwrap_or_default(),
+        argument: argument(name, args.get(1)),
         directory: surroundings.directory.clone(),
         ..target.facts(fs)
     };
@@ -173,6 +173,12 @@ fn git_hook(args: &[OsString], spools: &mut Vec<Spool>) -> io::Result<()> {
     flush::start(&env, &target.data, &target.spool, &target.settings);
     spools.pop();
     Ok(())
+}
+
+/// What is kept of a git hook's first argument: where a push names no remote, it is a URL, which may hold a password.
+fn argument(name: &str, given: Option<&OsString>) -> String {
+    let given = given.map(|given| given.to_string_lossy().into_owned()).unwrap_or_default();
+    if name == "pre-push" && given.contains([':', '@']) { String::new() } else { given }
 }
 
 /// Reads stdin up to the bound, and says whether there was more. A terminal gives nothing, and neither does a pipe on

@@ -12,6 +12,7 @@ use super::{Context, zone};
 use crate::args;
 use crate::blame::prompts::Conversations;
 use crate::blame::traces::TraceFacts;
+use crate::blame::unlinked::Unlinked;
 use crate::blame::{self, Annotated, Line, Run, place, porcelain};
 use crate::git::commits::{self, spelled};
 use crate::json;
@@ -21,6 +22,7 @@ use crate::sanitize;
 use crate::settings::Settings;
 use crate::time;
 use crate::transcript::short;
+use crate::ui;
 
 /// Conversations that are looked into without being asked for, and their bytes.
 const CONVERSATIONS_MAX: usize = 16;
@@ -44,6 +46,7 @@ pub(super) fn run(context: &Context, args: &args::Blame) -> Result<Done, Failure
     let mut known = Known::of(&store)?;
     let annotated = asked.finish(&store, &mut known)?;
     let ui = &context.ui;
+    tell_unlinked(context, annotated.unlinked);
     if args.porcelain || args.line_porcelain {
         let bytes = porcelain::encode(&annotated, args.line_porcelain);
         if ui.out_is_terminal() {
@@ -83,6 +86,21 @@ pub(super) fn range(text: Option<&str>) -> Result<Option<Range<usize>>, Failure>
         return Err(refused());
     }
     Ok(Some(first as usize..last as usize + 1))
+}
+
+/// Says what was linked for this answer only, and what was not.
+pub(super) fn tell_unlinked(context: &Context, unlinked: Unlinked) {
+    let number = |count: usize| ui::number(count as u64);
+    if unlinked.left > 0 {
+        let left = number(unlinked.left);
+        context.ui.warn(&format!(
+            "{left} commit(s) that may hold lines of agents are not linked, nor in the answer"
+        ));
+    }
+    if unlinked.left > 0 || unlinked.linked > 0 {
+        let linked = number(unlinked.linked + unlinked.left);
+        context.ui.hint(&format!("agent-trace link --all links {linked} commit(s) once for all"));
+    }
 }
 
 /// How it ends where lines must be attributed.

@@ -14,7 +14,7 @@ use super::Context;
 use crate::args;
 use crate::document::Document;
 use crate::json as shapes;
-use crate::project;
+use crate::project::{self, Place};
 use crate::report::{Done, Failure};
 use crate::sanitize;
 use crate::summarize::TIMEOUT_SECONDS;
@@ -46,11 +46,11 @@ const fn field(name: &'static str, section: &'static str, member: &'static str, 
 }
 
 const FIELDS: [Field; 13] = [
-    field("notes.enabled", "notes", "enabled", Kind::Switch(true)),
+    field("notes.enabled", "notes", "enabled", Kind::Switch(false)),
     field("notes.include-ledger", "notes", "include_ledger", Kind::Switch(false)),
     field("notes.include-summary", "notes", "include_summary", Kind::Switch(true)),
-    field("notes.include-prompts", "notes", "include_prompts", Kind::Switch(true)),
-    field("notes.all-session-conversations", "notes", "all_session_conversations", Kind::Switch(true)),
+    field("notes.include-prompts", "notes", "include_prompts", Kind::Switch(false)),
+    field("notes.all-session-conversations", "notes", "all_session_conversations", Kind::Switch(false)),
     field("notes.push", "notes", "push", Kind::Switch(false)),
     field("hooks.fsync", "hooks", "fsync", Kind::Switch(false)),
     field("summary.enabled", "summary", "enabled", Kind::Switch(true)),
@@ -198,6 +198,32 @@ fn reset(context: &Context, name: &str) -> Result<(), Failure> {
         Ok(())
     })?;
     fields.into_iter().try_for_each(|field| told(context, field))
+}
+
+/// The settings of a project that `reset` gives their defaults again: of its remotes nothing.
+fn resettable() -> impl Iterator<Item = (&'static str, &'static str, &'static str)> {
+    let fields = FIELDS.iter().filter(|field| field.name != "remote.default");
+    let fields = fields.filter_map(|field| Some((field.name, field.section?, field.member)));
+    // Hooks read it, and it is set by hand only.
+    fields.chain([("capture.flush", "capture", "flush")])
+}
+
+/// What a project's settings say by themselves.
+pub(super) fn own(context: &Context, place: &Place) -> Result<Vec<(&'static str, Value)>, Failure> {
+    let document = Document::read(&context.env, &place.data.join("project-config.json"))?;
+    let mut found = Vec::new();
+    for (name, section, member) in resettable() {
+        let value = document.section(section)?.and_then(|section| section.get(member));
+        found.extend(value.map(|value| (name, value.clone())));
+    }
+    Ok(found)
+}
+
+/// Gives all settings of a project their defaults again; members that nobody here knows stay.
+pub(super) fn reset_all(context: &Context) -> Result<(), Failure> {
+    change(context, true, |document| {
+        resettable().try_for_each(|(_, section, member)| document.remove(section, member))
+    })
 }
 
 /// Says what a setting is now.

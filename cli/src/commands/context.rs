@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use agent_trace_store::{ObjectId, Store};
 
-use super::blame::range;
+use super::blame::{range, tell_unlinked};
 use super::{Context, zone};
 use crate::args;
 use crate::blame::prompts::{Conversations, Said, Transcript};
@@ -38,6 +38,7 @@ pub(super) fn run(context: &Context, args: &args::Context) -> Result<Done, Failu
     let (place, store) = Context { settings: there, ..context.clone() }.open_current()?;
     let mut known = Known::of(&store)?;
     let annotated = asked.finish(&store, &mut known)?;
+    tell_unlinked(context, annotated.unlinked);
     let fetch = |id: &ObjectId| {
         bodies::ensure(context, &place, &store, &[*id], Network::IfNeeded).map_err(|failure| failure.error)
     };

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use agent_trace_store::{Error, Timestamp};
+use agent_trace_store::{Error, Store, Timestamp};
 
 use super::Context;
 use crate::args;
@@ -10,6 +10,8 @@ use crate::git::commits;
 use crate::git::process::Git;
 use crate::json;
 use crate::link::{Linked, Linker};
+use crate::notes::attach::{NoteSettings, Present, attach};
+use crate::project::Place;
 use crate::report::{Done, Failure};
 use crate::time::Edge;
 use crate::ui;
@@ -22,10 +24,11 @@ pub(super) fn commit(context: &Context, args: &args::CommitLink) -> Result<Done,
     let git = Git::from(&context.settings.directory);
     let name = args.revision.as_deref().unwrap_or("HEAD");
     let id = commits::resolve(&git, name)?;
-    let (_, store) = context.open()?;
+    let (place, store) = context.open()?;
     let mut linker = Linker::open(&store, &git)?;
     let linked = run_all(&mut linker, &[id])?;
     store.catch_up()?;
+    attach_notes(context, &place, &store, &git, &linked);
     let Some(one) = linked.first() else { return Ok(Done::Well) };
     if context.ui.is_json() {
         context.ui.json(&document(&linked, false))?;
@@ -48,12 +51,13 @@ pub(super) fn commit(context: &Context, args: &args::CommitLink) -> Result<Done,
 pub(super) fn rewrite(context: &Context) -> Result<Done, Failure> {
     let input = context.ui.input(REWRITES_BYTES_MAX)?;
     let pairs = pairs(&String::from_utf8_lossy(&input))?;
-    let (_, store) = context.open()?;
+    let (place, store) = context.open()?;
     let git = Git::from(&context.settings.directory);
     let mut linker = Linker::open(&store, &git)?;
     let ids = crate::link::rewrites(&mut linker, &pairs);
     let linked = run_all(&mut linker, &ids)?;
     store.catch_up()?;
+    attach_notes(context, &place, &store, &git, &linked);
     let written = linked.iter().filter(|linked| linked.traces > 0).count();
     if context.ui.is_json() {
         context.ui.json(&document(&linked, false))?;
@@ -68,12 +72,14 @@ pub(super) fn link(context: &Context, args: &args::Link) -> Result<Done, Failure
     let git = Git::from(&context.settings.directory);
     let since = context.time(args.since.as_deref(), Edge::First)?;
     let ids = chosen(&git, args, since)?;
-    let (_, store) = context.open()?;
+    let (place, store) = context.open()?;
     let mut linker = Linker::open(&store, &git)?;
     linker.dry_run(args.dry_run);
     let linked = run_all(&mut linker, &ids)?;
     if !args.dry_run {
         store.catch_up()?;
+        let new: Vec<Linked> = linked.iter().filter(|one| one.is_new).cloned().collect();
+        attach_notes(context, &place, &store, &git, &new);
     }
     let ui = &context.ui;
     if ui.is_json() {
@@ -116,6 +122,16 @@ fn run_all(linker: &mut Linker<'_>, ids: &[String]) -> Result<Vec<Linked>, Failu
     let mut all = Vec::with_capacity(ids.len());
     linker.link(ids, &mut |linked| all.push(linked.clone()))?;
     Ok(all)
+}
+
+/// Puts notes on what was linked, where the project wants that. The ledgers stand without them.
+fn attach_notes(context: &Context, place: &Place, store: &Store, git: &Git, linked: &[Linked]) {
+    let settings = NoteSettings::read(&context.env, &place.data);
+    if settings.enabled
+        && let Err(error) = attach(store, git, linked, settings.include, Present::Join)
+    {
+        context.ui.warn(&format!("cannot put notes on commits: {error}"));
+    }
 }
 
 /// Pairs of commits, one on each line; what stands behind them on a line is git's own.

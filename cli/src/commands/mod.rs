@@ -29,6 +29,7 @@ mod pull;
 mod push;
 mod reindex;
 mod remote;
+mod reset;
 mod rule;
 mod search;
 mod serve;
@@ -231,6 +232,7 @@ pub(crate) fn run(context: &Context, command: &Command) -> Result<Done, Failure>
         Command::Rule(args) => rule::run(context, args),
         Command::Summary(args) => summary::run(context, args),
         Command::Config(args) => config::run(context, args),
+        Command::Reset(args) => reset::run(context, args),
         Command::Projects { command } => projects::run(context, command.as_ref()),
         Command::Adopt { path } => projects::adopt(context, path.as_deref()),
         Command::Remote(args) => remote::run(context, args),

@@ -1,9 +1,6 @@
 //! `notes`: what readers of the repository may know of its commits, as git notes.
 
-use std::collections::BTreeMap;
-
-use agent_trace_store::question::{self, Query};
-use agent_trace_store::{Error, ErrorKind, Kind, Store};
+use agent_trace_store::{Error, ErrorKind};
 use serde_json::Value;
 
 use super::Context;
@@ -13,11 +10,10 @@ use crate::git::commits;
 use crate::git::objects::Objects;
 use crate::git::process::Git;
 use crate::json;
-use crate::link::known::Known;
-use crate::link::ledger::Ledger;
 use crate::link::{Linked, Linker};
+use crate::notes::attach::{self, NoteSettings, Present};
 use crate::notes::exchange::{self, Pushed};
-use crate::notes::payload::{self, Include, Told};
+use crate::notes::payload::Include;
 use crate::notes::tree::{self, Notes};
 use crate::notes::{NOTES, payload::strip};
 use crate::project::Place;
@@ -35,14 +31,14 @@ pub(super) fn run(context: &Context, command: &args::Notes) -> Result<Done, Fail
         args::Notes::Show { revision } => show(context, &git, &head(revision)),
         args::Notes::Attach { revision, include } => {
             let id = commits::resolve(&git, &head(revision))?;
-            attach(context, &git, vec![id], include, Which::All)
+            put(context, &git, vec![id], include, Which::All)
         }
         args::Notes::Rebuild { range, include } => {
             if range.starts_with('-') {
                 return Err(Error::invalid(format!("cannot read range `{range}`: expected commits")).into());
             }
             let ids = commits::list(&git, &[range])?;
-            attach(context, &git, ids, include, Which::All)
+            put(context, &git, ids, include, Which::All)
         }
         args::Notes::Backfill { since, include } => {
             let since = context.time(since.as_deref(), Edge::First)?;
@@ -50,7 +46,7 @@ pub(super) fn run(context: &Context, command: &args::Notes) -> Result<Done, Fail
             let mut list: Vec<&str> = since.as_deref().into_iter().collect();
             list.extend(["--branches", "--remotes", "HEAD"]);
             let ids = commits::list(&git, &list)?;
-            attach(context, &git, ids, include, Which::WithoutNote)
+            put(context, &git, ids, include, Which::WithoutNote)
         }
         args::Notes::Strip { revision, ledger, summary, prompts, all_session_conversations } => {
             let gone = Include {
@@ -102,7 +98,7 @@ enum Which {
     WithoutNote,
 }
 
-fn attach(
+fn put(
     context: &Context,
     git: &Git,
     mut ids: Vec<String>,
@@ -112,60 +108,15 @@ fn attach(
     let (place, store) = context.open()?;
     let include = included(context, &place, include)?;
     if which == Which::WithoutNote {
-        let notes = Notes::read(git, NOTES)?;
-        ids.retain(|id| !notes.entries.contains_key(id));
+        attach::without_note(git, &mut ids)?;
     }
     let mut linker = Linker::open(&store, git)?;
     let mut linked: Vec<Linked> = Vec::new();
-    linker.link(&ids, &mut |one| {
-        if one.lines > 0 {
-            linked.push(one.clone());
-        }
-    })?;
+    linker.link(&ids, &mut |one| linked.push(one.clone()))?;
     store.catch_up()?;
-    let mut made: BTreeMap<String, Vec<u8>> = BTreeMap::new();
-    let mut known = Known::of(&store)?;
-    for one in linked {
-        let Some(ledger) = known.ledger(&one.commit)? else { continue };
-        let told = told(&store, &ledger)?;
-        made.insert(one.commit, payload::encode(&ledger, &ledger.encode()?, one.added, &told, include));
-    }
-    let mut changed = 0;
-    tree::update(&context.env, git, NOTES, None, "Notes of agent-trace", &mut |notes, objects| {
-        let mut changes = made.clone();
-        let mut same = Vec::new();
-        for (commit, note) in &changes {
-            if notes.note(objects, commit)?.as_ref() == Some(note) {
-                same.push(commit.clone());
-            }
-        }
-        same.iter().for_each(|commit| {
-            changes.remove(commit);
-        });
-        changed = changes.len() as u64;
-        Ok(changes)
-    })?;
+    let changed = attach::attach(&store, git, &linked, include, Present::Replace)?;
     tell(context, "attach", changed)?;
     Ok(Done::Well)
-}
-
-/// What is known of the conversations that a ledger names.
-fn told(store: &Store, ledger: &Ledger) -> Result<BTreeMap<String, Told>, Failure> {
-    let runs = ledger.files.values().flat_map(|file| &file.line_attributions);
-    let mut conversations: BTreeMap<String, Told> =
-        runs.filter_map(|run| run.conversation_id.clone()).map(|id| (id, Told::default())).collect();
-    let snapshot = store.snapshot()?;
-    let some = Query { kind: Some(Kind::SUMMARY), limit: Some(1), ..Query::default() };
-    if question::list(store, &snapshot, &some)?.is_empty() {
-        return Ok(conversations);
-    }
-    for (id, told) in &mut conversations {
-        let found = question::named(store, &snapshot, id, true)?;
-        let Some(chosen) = question::choose(Kind::SUMMARY, &found) else { continue };
-        let record: Value = serde_json::from_slice(&store.read(&chosen.record())?).unwrap_or_default();
-        told.summary = record.get("summary").and_then(Value::as_str).map(str::to_owned);
-    }
-    Ok(conversations)
 }
 
 fn take_away(context: &Context, git: &Git, revision: &str, gone: Include) -> Result<Done, Failure> {
@@ -229,21 +180,16 @@ fn tell(context: &Context, what: &'static str, changed: u64) -> Result<(), Failu
 /// What notes say: by the options, else by the project's settings, else summaries only.
 fn included(context: &Context, place: &Place, args: &args::Include) -> Result<Include, Failure> {
     let config = Document::read(&context.env, &place.data.join(CONFIG))?;
-    let section = config.section("notes")?;
-    let set = |name: &str, default: bool| {
-        section.and_then(|section| section.get(name)).and_then(Value::as_bool).unwrap_or(default)
-    };
-    let chosen =
-        |yes: bool, no: bool, name: &str, default: bool| if yes || no { yes } else { set(name, default) };
+    let set = NoteSettings::of(config.section("notes")?).include;
+    let chosen = |yes: bool, no: bool, set: bool| if yes || no { yes } else { set };
     Ok(Include {
-        ledger: chosen(args.include_ledger, args.no_include_ledger, "include_ledger", false),
-        summary: chosen(args.include_summary, args.no_include_summary, "include_summary", true),
-        prompts: chosen(args.include_prompts, args.no_include_prompts, "include_prompts", false),
+        ledger: chosen(args.include_ledger, args.no_include_ledger, set.ledger),
+        summary: chosen(args.include_summary, args.no_include_summary, set.summary),
+        prompts: chosen(args.include_prompts, args.no_include_prompts, set.prompts),
         conversations: chosen(
             args.include_all_session_conversations,
             args.no_include_all_session_conversations,
-            "all_session_conversations",
-            false,
+            set.conversations,
         ),
     })
 }

@@ -14,7 +14,7 @@ use crate::args;
 use crate::document::Document;
 use crate::git::process::Git;
 use crate::json as shapes;
-use crate::project;
+use crate::project::{self, Place};
 use crate::report::{Done, Failure};
 use crate::sanitize;
 
@@ -99,6 +99,27 @@ fn register(context: &Context, home: &Path, id: &str, directory: &Path) -> Resul
     registry.write(env)
 }
 
+/// Where a project lies, as the registry says.
+pub(super) fn roots(context: &Context, place: &Place) -> Result<Vec<String>, Failure> {
+    let id = place.project.as_ref().map(ToString::to_string);
+    let known = projects(context)?.into_iter().find(|project| Some(&project.id) == id.as_ref());
+    Ok(known.map(|project| project.known_roots).unwrap_or_default())
+}
+
+/// Takes a project out of the registry.
+pub(super) fn forget(context: &Context, home: &Path, id: &str) -> Result<(), Failure> {
+    let (env, path) = (&context.env, home.join("projects.json"));
+    if env.fs.metadata(&path).is_err() {
+        return Ok(());
+    }
+    let _alone = lock(env, &home.join(".registry.lock"), LockMode::Exclusive, LOCK_WAIT_MICROS_MAX)?;
+    let mut registry = Document::read(env, &path)?;
+    if registry.section("projects")?.is_some_and(|projects| projects.contains_key(id)) {
+        registry.section_mut("projects")?.shift_remove(id);
+    }
+    registry.write(env)
+}
+
 /// A URL without the name and password that may stand in it.
 fn without_secret(url: &str) -> String {
     let Some((scheme, rest)) = url.split_once("://") else { return url.to_owned() };
@@ -119,7 +140,11 @@ fn projects(context: &Context) -> Result<Vec<shapes::KnownProject>, Failure> {
         .unwrap_or_default();
     let data = home.join("projects");
     for entry in context.env.fs.list(&data).unwrap_or_default().into_iter().filter(|entry| entry.is_dir) {
-        by_id.entry(entry.name.to_string_lossy().into_owned()).or_insert_with(|| json!({}));
+        // What `reset` has put out of sight is no project any more.
+        let name = entry.name.to_string_lossy().into_owned();
+        if !name.starts_with('.') {
+            by_id.entry(name).or_insert_with(|| json!({}));
+        }
     }
     let projects = by_id.into_iter().map(|(id, known)| {
         let text = |name: &str| known.get(name).and_then(Value::as_str).map(str::to_owned);

@@ -90,6 +90,12 @@ fn look(store: &Store, damaged: &mut Vec<json::Damaged>) -> Result<Snapshot, Fai
     Ok(snapshot)
 }
 
+/// How many records a store holds; of one that is damaged, as far as it can be read.
+pub(super) fn records(store: &Store) -> Result<u64> {
+    let snapshot = look(store, &mut Vec::new()).map_err(|failure| failure.error)?;
+    Ok(held(store, &snapshot)?.kinds.values().sum())
+}
+
 /// What a store holds, by what its segments say of themselves.
 struct Held {
     kinds: BTreeMap<Kind, u64>,

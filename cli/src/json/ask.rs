@@ -9,6 +9,7 @@ pub(crate) const BLAME: &str = "agent-trace/blame/1";
 pub(crate) const CONTEXT: &str = "agent-trace/context/1";
 pub(crate) const SEARCH: &str = "agent-trace/search/1";
 pub(crate) const CONFIG: &str = "agent-trace/config/1";
+pub(crate) const RESET: &str = "agent-trace/reset/1";
 pub(crate) const PROJECTS: &str = "agent-trace/projects/1";
 pub(crate) const RULE: &str = "agent-trace/rule/1";
 pub(crate) const SUMMARY: &str = "agent-trace/summary/1";
@@ -290,4 +291,28 @@ pub(crate) struct KnownProject {
     pub(crate) origin_url: Option<String>,
     pub(crate) first_commit_sha: Option<String>,
     pub(crate) created_at: Option<String>,
+}
+
+/// `reset`
+#[derive(Serialize)]
+pub(crate) struct Reset<'a> {
+    pub(crate) schema: &'static str,
+    pub(crate) dry_run: bool,
+    pub(crate) project: Option<String>,
+    /// What the project's settings said by themselves.
+    pub(crate) settings: BTreeMap<String, Value>,
+    pub(crate) hooks: Vec<super::HookChange<'a>>,
+    /// What goes for good; null unless that was asked for.
+    pub(crate) data: Option<ResetData>,
+}
+
+/// All that was recorded in a project.
+#[derive(Serialize)]
+pub(crate) struct ResetData {
+    pub(crate) dir: String,
+    pub(crate) records: u64,
+    pub(crate) bytes: u64,
+    pub(crate) remotes: Vec<String>,
+    /// Other places that use the same data.
+    pub(crate) shared_with: Vec<String>,
 }

@@ -10,6 +10,7 @@
 
 pub(crate) mod known;
 pub(crate) mod ledger;
+mod looked;
 mod older;
 mod work_tree;
 
@@ -177,7 +178,7 @@ impl<'a> Linker<'a> {
                     None => Vec::new(),
                 });
             }
-            let until = commit.committed.plus_micros(CLOCK_MICROS);
+            let until = reaches_on(commit.committed);
             let mut traces = self.known.traces_of(&paths, until)?;
             if traces.is_empty() && change.blob.is_some() {
                 paths.extend(self.former_paths(commit, &spelled(&change.path))?);
@@ -487,6 +488,11 @@ mod tests;
 /// The time from which on traces may belong to commits after it; for callers that look at a window of time.
 pub(crate) fn reaches_back(since: Timestamp) -> Timestamp {
     since.plus_micros(-CLOCK_MICROS)
+}
+
+/// The time until which traces may belong to a commit of this time.
+pub(crate) fn reaches_on(committed: Timestamp) -> Timestamp {
+    committed.plus_micros(CLOCK_MICROS)
 }
 
 impl How {

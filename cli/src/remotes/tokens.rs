@@ -72,7 +72,7 @@ pub(crate) struct Tokens<'a> {
 
 impl<'a> Tokens<'a> {
     /// Those of a scope: a project's id, or `store-` and a store's id.
-    pub(super) fn new(env: &'a Env, home: Option<&'a Path>, scope: String) -> Tokens<'a> {
+    pub(crate) fn new(env: &'a Env, home: Option<&'a Path>, scope: String) -> Tokens<'a> {
         Tokens { env, home, scope }
     }
 
@@ -133,6 +133,19 @@ impl<'a> Tokens<'a> {
             return Ok(());
         }
         self.change(|document| document.remove(SECTION, &key))
+    }
+
+    /// Forgets those of all remotes.
+    pub(crate) fn remove_all(&self) -> Result<(), Failure> {
+        let prefix = self.key("");
+        if self.home.is_none_or(|home| self.env.fs.metadata(&home.join(FILE)).is_err()) {
+            return Ok(());
+        }
+        self.change(|document| {
+            let keys = document.section(SECTION)?.map(|tokens| tokens.keys().cloned().collect::<Vec<_>>());
+            let own = keys.into_iter().flatten().filter(|key| key.starts_with(&prefix));
+            own.into_iter().try_for_each(|key| document.remove(SECTION, &key))
+        })
     }
 
     fn change(&self, work: impl FnOnce(&mut Document) -> Result<(), Failure>) -> Result<(), Failure> {
