@@ -210,7 +210,7 @@ type Section = fn(&Options, &mut Report) -> Result<()>;
 
 /// Runs the sections asked for; one that cannot go on does not stop the next.
 fn measured(work: &Work, options: &Options, report: &mut Report) {
-    let sections: [(&str, Section); 10] = [
+    let sections: [(&str, Section); 11] = [
         ("corpus", corpus::run),
         ("bundle", bundle::run),
         ("records", records::run),
