@@ -551,3 +551,19 @@ fn an_edit_of_a_large_file_has_its_place_if_the_file_is_still_so() {
     assert_eq!((start(&traces[0]), place(&traces[0])), (json!(60_001), json!(60_001)));
     assert_eq!(place(&traces[1]), Value::Null, "{}", traces[1]);
 }
+
+/// Windsurf says neither where it works nor, of a new file, what was there.
+#[test]
+fn an_edit_that_names_only_its_file_is_found_in_its_repository() {
+    let world = World::new();
+    let path = world.repository().join("new.py");
+    fs::write(&path, "def first():\n    return compute(1)\n").unwrap();
+    let payload = json!({"agent_action_name": "post_write_code", "trajectory_id": "t", "execution_id": "x",
+        "timestamp": "2026-11-20T20:00:00Z", "model_name": "GPT 4.1", "tool_info": {"file_path": path,
+        "edits": [{"old_string": "", "new_string": "def first():\n    return compute(1)\n"}]}});
+    let mut command = world.command(&["record", "--agent", "windsurf"]);
+    command.current_dir(world.home());
+    assert!(feed(command, payload.to_string().as_bytes()).status.success());
+    let ranges = world.traces()[0]["files"][0]["conversations"][0]["ranges"].clone();
+    assert_eq!((&ranges[0]["start_line"], &ranges[0]["end_line"]), (&json!(1), &json!(2)));
+}

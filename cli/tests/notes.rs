@@ -116,8 +116,9 @@ fn a_push_is_followed_by_notes_only_if_asked_and_is_never_harmed() {
     scratch.run(&["log"]).well();
     scratch.run(&["config", "set", "notes.push", "on"]).well();
     // To a URL no notes follow, since nothing of it is kept.
-    scratch.git(&["push", "-q", &format!("file://{}", remote.display()), "main:url"]);
-    settle(&scratch);
+    let elsewhere = scratch.outside("elsewhere.git");
+    scratch.git(&["init", "-q", "--bare", elsewhere.to_str().unwrap()]);
+    scratch.git(&["push", "-q", &format!("file://{}", elsewhere.display()), "main"]);
     assert_eq!(there(&scratch, "refs/notes"), "");
     scratch.git(&["push", "-q", "origin", "main:again"]);
     wait(&scratch, |scratch| there(scratch, "refs/notes") == NOTES);
@@ -136,6 +137,7 @@ fn a_push_is_followed_by_notes_only_if_asked_and_is_never_harmed() {
     }
     settle(&scratch);
     assert_eq!(there(&scratch, "refs/heads/refused1"), "refs/heads/refused1");
+    assert_eq!(scratch.git_in(&elsewhere, &["for-each-ref", "--format=%(refname)"]), "refs/heads/main");
     let failures = capture(&scratch)["failures"].clone();
     let said: Vec<&str> =
         failures.as_array().unwrap().iter().map(|failed| failed["message"].as_str().unwrap()).collect();

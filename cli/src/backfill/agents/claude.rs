@@ -3,12 +3,11 @@
 //! Most lines are passed over without being parsed. What a sub-agent does may stand in the session itself too, as
 //! progress, without what the tool says of the file.
 
-use std::collections::HashMap;
 use std::sync::LazyLock;
 
 use memchr::memmem::{self, Finder};
 
-use super::{Done, PENDING_MAX, Told, edits, text, time};
+use super::{Done, Pending, Told, edits, text, time};
 use crate::capture::adapters::Agent;
 use crate::capture::payload::{self, Object};
 
@@ -19,7 +18,7 @@ static WRITES: [LazyLock<Finder<'static>>; 2] =
     [LazyLock::new(|| Finder::new(b"Edit\"")), LazyLock::new(|| Finder::new(b"Write\""))];
 
 /// A call that waits for its result.
-struct Pending {
+struct Begun {
     tool: String,
     input: String,
     model: Option<String>,
@@ -28,7 +27,7 @@ struct Pending {
 /// Reads a session.
 #[derive(Default)]
 pub(in super::super) struct Reader {
-    pending: HashMap<String, Pending>,
+    pending: Pending<Begun>,
 }
 
 impl Reader {
@@ -63,7 +62,7 @@ impl Reader {
             let Some(rest) = rest.strip_prefix(b":").map(<[u8]>::trim_ascii_start) else { return false };
             let Some(rest) = rest.strip_prefix(b"\"") else { return false };
             let end = memchr::memchr(b'"', rest).unwrap_or(0);
-            std::str::from_utf8(&rest[..end]).is_ok_and(|id| self.pending.contains_key(id))
+            std::str::from_utf8(&rest[..end]).is_ok_and(|id| self.pending.has(id))
         })
     }
 
@@ -84,7 +83,7 @@ impl Reader {
                 Some("tool_use") => self.call(&message, &item),
                 Some("tool_result") => {
                     let Some(id) = item.text("tooluseid") else { continue };
-                    let Some(pending) = self.pending.remove(&id) else { continue };
+                    let Some(pending) = self.pending.end(&id) else { continue };
                     let response = line.raw("tooluseresult").map(|value| value.get());
                     // A failure is told as text.
                     if item.flag("iserror") || response.is_some_and(|response| response.starts_with('"')) {
@@ -115,11 +114,8 @@ impl Reader {
     fn call(&mut self, message: &Object<'_>, item: &Object<'_>) {
         let (Some(id), Some(tool)) = (item.text("id"), item.text("name")) else { return };
         let Some(input) = item.raw("input").filter(|_| payload::is_writing(&tool)) else { return };
-        if self.pending.len() >= PENDING_MAX {
-            self.pending.clear();
-        }
         let model = message.text("model").filter(|model| model != "<synthetic>");
-        self.pending.insert(id, Pending { tool, input: input.get().to_owned(), model });
+        self.pending.begin(id, Begun { tool, input: input.get().to_owned(), model });
     }
 }
 

@@ -1,18 +1,16 @@
 //! Codex: one item on each line. Patches are calls of `apply_patch`, or of a shell that runs it; how they ended is said
 //! by the event of the patch, or by the output of the call.
 
-use std::collections::HashMap;
-
 use memchr::memmem;
 use serde_json::value::RawValue;
 
-use super::{Done, PENDING_MAX, Told, text, time};
+use super::{Done, Pending, Told, text, time};
 use crate::capture::adapters;
 use crate::capture::payload::{self, Object};
 
 const PATCH: &[u8] = b"*** Begin Patch";
 
-struct Pending {
+struct Begun {
     tool: String,
     patch: String,
 }
@@ -20,7 +18,7 @@ struct Pending {
 /// Reads a session.
 #[derive(Default)]
 pub(in super::super) struct Reader {
-    pending: HashMap<String, Pending>,
+    pending: Pending<Begun>,
     session: Option<String>,
     version: Option<String>,
     model: Option<String>,
@@ -79,15 +77,12 @@ impl Reader {
             payload::patch_text(&Object::read(&arguments))
         });
         let Some(patch) = patch else { return };
-        if self.pending.len() >= PENDING_MAX {
-            self.pending.clear();
-        }
-        self.pending.insert(id, Pending { tool, patch });
+        self.pending.begin(id, Begun { tool, patch });
     }
 
     fn end(&mut self, object: &Object<'_>, item: &Object<'_>, bytes: u64, told: &mut Told) {
         let Some(id) = item.text("callid") else { return };
-        let Some(pending) = self.pending.remove(&id) else { return };
+        let Some(pending) = self.pending.end(&id) else { return };
         if !is_well(item) {
             told.failed += 1;
             return;

@@ -1,14 +1,12 @@
 //! Copilot CLI: one event on each line; the beginning of a call has its arguments, the end how it went.
 
-use std::collections::HashMap;
-
 use memchr::memmem;
 
-use super::{Done, PENDING_MAX, Told, edits, text, time};
+use super::{Done, Pending, Told, edits, text, time};
 use crate::capture::adapters::Agent;
 use crate::capture::payload::{self, Object};
 
-struct Pending {
+struct Begun {
     tool: String,
     input: String,
 }
@@ -16,7 +14,7 @@ struct Pending {
 /// Reads a session.
 #[derive(Default)]
 pub(in super::super) struct Reader {
-    pending: HashMap<String, Pending>,
+    pending: Pending<Begun>,
     session: Option<String>,
     version: Option<String>,
     model: Option<String>,
@@ -66,15 +64,12 @@ impl Reader {
         let Some(input) = input.or_else(|| data.raw("arguments").map(|input| input.get().to_owned())) else {
             return;
         };
-        if self.pending.len() >= PENDING_MAX {
-            self.pending.clear();
-        }
-        self.pending.insert(id, Pending { tool, input });
+        self.pending.begin(id, Begun { tool, input });
     }
 
     fn end(&mut self, object: &Object<'_>, data: &Object<'_>, bytes: u64, told: &mut Told) {
         let Some(id) = data.text("toolcallid") else { return };
-        let Some(pending) = self.pending.remove(&id) else { return };
+        let Some(pending) = self.pending.end(&id) else { return };
         if !data.flag("success") {
             told.failed += 1;
             return;

@@ -11,6 +11,7 @@ mod gemini;
 pub(super) mod opencode;
 
 use std::borrow::Cow;
+use std::collections::HashMap;
 use std::path::PathBuf;
 
 use agent_trace_store::Timestamp;
@@ -19,7 +20,7 @@ use crate::capture::adapters::{self, Agent};
 use crate::capture::payload::Object;
 use crate::edit::ToolEdit;
 
-/// Calls that wait for their result; of more the oldest are forgotten.
+/// Calls that wait for their results; with more of them all are forgotten.
 const PENDING_MAX: usize = 4096;
 
 /// A call that has done what it should.
@@ -50,6 +51,36 @@ pub(super) struct Told {
     pub(super) failed: u64,
     /// Lines that looked like calls and could not be read.
     pub(super) broken: u64,
+}
+
+/// Calls that wait for their results, by their ids.
+struct Pending<T>(HashMap<String, T>);
+
+impl<T> Default for Pending<T> {
+    fn default() -> Pending<T> {
+        Pending(HashMap::new())
+    }
+}
+
+impl<T> Pending<T> {
+    fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    fn has(&self, id: &str) -> bool {
+        self.0.contains_key(id)
+    }
+
+    fn begin(&mut self, id: String, call: T) {
+        if self.0.len() >= PENDING_MAX {
+            self.0.clear();
+        }
+        self.0.insert(id, call);
+    }
+
+    fn end(&mut self, id: &str) -> Option<T> {
+        self.0.remove(id)
+    }
 }
 
 /// Reads a session from front to back.

@@ -83,7 +83,7 @@ fn each_payload_is_known_for_its_agent_s_whatever_hook_it_came_through() {
         }
         count += 1;
     }
-    assert!(count >= 35, "{count} fixtures");
+    assert!(count >= 37, "{count} fixtures");
 }
 
 #[test]
@@ -126,6 +126,8 @@ fn codex() {
 #[test]
 fn cursor() {
     assert_eq!(edits("cursor-after-file-edit"), ["/w/a.py ? ? \"a = 1\">\"a = 2\""]);
+    assert_eq!(edits("cursor-after-file-edit-of-a-new-file"), ["/w/new.py ? ? write \"a = 1\\n\""]);
+    assert_eq!(event("cursor-after-file-edit-of-a-new-file").model, None);
     assert_eq!(edits("cursor-post-tool-use"), ["/w/a.py ? ? write \"a = 2\\n\""]);
     let (own, other) = (event("cursor-post-tool-use"), event("cursor-through-claude-hooks"));
     assert_eq!((&own.session, &own.tool_use), (&other.session, &other.tool_use), "one call");
@@ -161,6 +163,7 @@ fn opencode() {
 #[test]
 fn windsurf() {
     assert_eq!(edits("windsurf-post-write-code"), ["/w/a.py ? ? \"a\\n\\tb\">\"a\\n\\tc\""]);
+    assert_eq!(edits("windsurf-post-write-code-of-a-new-file"), ["/w/new.py ? ? write \"a = 1\\n\""]);
     assert!(edits("windsurf-post-run-command").is_empty());
     assert_eq!(event("windsurf-post-write-code").session.as_deref(), Some("tr-1"));
     assert_eq!(event("windsurf-post-write-code").model.as_deref(), Some("SWE-1"));
