@@ -13,6 +13,7 @@
 
 mod attribution;
 mod bare;
+mod bucket;
 mod canonical;
 mod capture;
 mod corpus;
@@ -126,6 +127,8 @@ enum Work {
     Questions,
     /// push and pull with a folder remote, against copying and reindex
     Sync,
+    /// push to an S3 server, against rclone and restic
+    Bucket,
     /// push and pull with the service on loopback, against the peer's client and reindex
     Service,
     /// Hooks, against the peer's
@@ -204,11 +207,12 @@ type Section = fn(&Options, &mut Report) -> Result<()>;
 
 /// Runs the sections asked for; one that cannot go on does not stop the next.
 fn measured(work: &Work, options: &Options, report: &mut Report) {
-    let sections: [(&str, Section); 9] = [
+    let sections: [(&str, Section); 10] = [
         ("corpus", corpus::run),
         ("records", records::run),
         ("questions", questions::run),
         ("sync", exchange::run),
+        ("bucket", bucket::run),
         ("service", service::run),
         ("capture", capture::run),
         ("reconcile", reconcile::run),
@@ -220,6 +224,7 @@ fn measured(work: &Work, options: &Options, report: &mut Report) {
         Work::Records => "records",
         Work::Questions => "questions",
         Work::Sync => "sync",
+        Work::Bucket => "bucket",
         Work::Service => "service",
         Work::Capture => "capture",
         Work::Reconcile => "reconcile",

@@ -286,7 +286,7 @@ impl Inner {
         bytes: u64,
         take: &mut dyn FnMut(&[u8]) -> Result<()>,
     ) -> Result<(), Lost> {
-        let range = (*at > 0 && self.has_ranges()).then(|| GetRange::Bounded(*at..bytes));
+        let range = (*at > 0 && self.has_ranges()).then_some(GetRange::Bounded(*at..bytes));
         let mut skip = if range.is_some() { 0 } else { *at };
         let options = GetOptions { range, ..GetOptions::default() };
         let got = self.store.get_opts(path, options).await.map_err(Lost::Other)?;
