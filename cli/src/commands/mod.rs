@@ -131,7 +131,7 @@ impl Context {
         };
         let mut address = remote.address()?;
         self.sign(remote, &mut address)?;
-        Ok(Exchange::open(&self.env, &address, token, create).map_err(|error| hinted(remote, error))?)
+        Exchange::open(&self.env, &address, token, create).map_err(|error| hinted(remote, error))
     }
 
     /// Adds the credentials of a bucket to its address.
