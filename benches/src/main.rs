@@ -13,6 +13,7 @@
 
 mod attribution;
 mod bare;
+mod bucket;
 mod bundle;
 mod canonical;
 mod capture;
@@ -130,6 +131,8 @@ enum Work {
     Questions,
     /// push and pull with a folder remote, against copying and reindex
     Sync,
+    /// push to an S3 server, against rclone and restic
+    Bucket,
     /// push and pull with the service on loopback, against the peer's client and reindex
     Service,
     /// Hooks, against the peer's
@@ -210,12 +213,13 @@ type Section = fn(&Options, &mut Report) -> Result<()>;
 
 /// Runs the sections asked for; one that cannot go on does not stop the next.
 fn measured(work: &Work, options: &Options, report: &mut Report) {
-    let sections: [(&str, Section); 11] = [
+    let sections: [(&str, Section); 12] = [
         ("corpus", corpus::run),
         ("bundle", bundle::run),
         ("records", records::run),
         ("questions", questions::run),
         ("sync", exchange::run),
+        ("bucket", bucket::run),
         ("service", service::run),
         ("capture", capture::run),
         ("hooks", hooks::run),
@@ -229,6 +233,7 @@ fn measured(work: &Work, options: &Options, report: &mut Report) {
         Work::Records => "records",
         Work::Questions => "questions",
         Work::Sync => "sync",
+        Work::Bucket => "bucket",
         Work::Service => "service",
         Work::Capture => "capture",
         Work::Hooks => "hooks",

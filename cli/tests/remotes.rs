@@ -291,7 +291,7 @@ fn bad_addresses_are_refused_with_what_to_write() {
         "https://traces.example",
         "https://traces.example/acme",
         "https://traces.example/a/b/c",
-        "s3://bucket",
+        "ftp://bucket",
         "x",
     ] {
         world.remote(&["add", "origin", url]).fails(2, &[grammar]);
@@ -396,7 +396,7 @@ fn show_masks_the_token_and_says_where_it_is() {
         json!({"schema": "agent-trace/remote/1", "name": "origin", "url": SERVICE, "default": false, "known": false,
             "unpushed": 0, "held_back": 0, "elsewhere": 0, "insecure_http": false, "problem": null,
             "service": {"base_url": "https://traces.example", "org": "acme", "project": "widgets", "gateway": false},
-            "token": {"from": "config", "variable": null, "masked": MASKED}})
+            "token": {"from": "config", "variable": null, "masked": MASKED}, "bucket": null})
     );
     let check = |reference: Value, from: &str, masked: Value, words: &str| {
         let mut document = read(&world.data("remotes.json"));

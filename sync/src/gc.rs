@@ -13,7 +13,7 @@ use agent_trace_store::progress::Progress;
 use agent_trace_store::{Error, ErrorKind, Result, SegmentId, Store, Timestamp};
 
 use crate::head::{Head, RemoteId};
-use crate::limits::{GC_SMALL_BYTES_MAX, GRACE_MICROS, HEAD_BYTES_MAX, MERGED_MIN};
+use crate::limits::{GC_SMALL_BYTES_MAX, GRACE_MICROS, HEAD_BYTES_MAX, MANIFEST_SEGMENTS_MAX, MERGED_MIN};
 use crate::manifest::{Manifest, ManifestId, NO_MANIFEST};
 use crate::publish::{claim_writer, publish};
 use crate::push::sweep;
@@ -106,6 +106,8 @@ fn plan(
         }
     }
     small.sort_unstable();
+    // One manifest may have to name all that was ever replaced.
+    small.truncate(MANIFEST_SEGMENTS_MAX.saturating_sub(state.replaced.len()));
     let (mut groups, mut group, mut sum) = (Vec::new(), Vec::new(), 0);
     for (_, segment, bytes) in small {
         group.push((segment, bytes));

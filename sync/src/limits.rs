@@ -179,7 +179,7 @@ pub const BUCKET_ANSWER_BYTES_MAX: usize = 8 << 20;
 /// Wait for the machine's own credentials, which are near or nowhere.
 pub const METADATA_MICROS_MAX: u64 = 2_000_000;
 /// Tries of one request to a bucket.
-pub const BUCKET_TRIES_MAX: u32 = 7;
+pub const BUCKET_TRIES_MAX: u32 = 6;
 /// Times that a file is sent to a bucket that says that it took it and has it not.
 pub const LOST_PUTS_MAX: u32 = 3;
 /// A segment up to this length goes to a bucket in one request.

@@ -87,7 +87,7 @@ fn what_is_no_project_of_a_service_is_refused_with_the_grammar() {
         "https://h/o/p\u{1b}",
         "ftp://h/o/p",
         "ssh://h/o/p",
-        "s3://bucket/prefix",
+        "ftp://bucket/prefix",
         "h.example/o/p",
         "https:h/o/p",
     ] {

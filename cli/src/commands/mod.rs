@@ -197,7 +197,9 @@ fn hinted_bucket(remote: &Named, error: Error) -> Failure {
         ErrorKind::NotFound => {
             format!("create the bucket, or correct its name: agent-trace remote set-url {name} URL")
         }
-        ErrorKind::Invalid => format!("agent-trace remote set-url {name} {} --region REGION", remote.url),
+        ErrorKind::Invalid if error.message().contains("another region") => {
+            format!("agent-trace remote set-url {name} {} --region REGION", remote.url)
+        }
         _ => return error.into(),
     };
     Failure::from(error).hint(hint)
