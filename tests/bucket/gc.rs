@@ -92,6 +92,32 @@ fn two_that_clear_up_at_once_lose_nothing() {
 }
 
 #[test]
+fn a_pull_that_knows_old_segments_only_reads_the_heads_again() {
+    let world = World::new(28);
+    let (a, b) = (world.store("/a"), world.store("/b"));
+    for number in 0..9 {
+        world.add(&a, number * 10..number * 10 + 4);
+        world.push(&a).unwrap();
+    }
+    world.add(&b, 500..502);
+    // It learns what stands there, and takes nothing. The second push remembers the versions of the heads too.
+    world.push(&b).unwrap();
+    world.push(&b).unwrap();
+    world.bucket.freeze_late_lists();
+    clear(&world, &a);
+    days(&world, 15);
+    assert_eq!(clear(&world, &a).removed, 9);
+    let mut lists = 0;
+    world.bucket.plan(Some(Box::new(move |ask: &Ask<'_>| {
+        lists += u32::from(ask.method == "GET" && ask.key.is_empty());
+        (lists == 1 && ask.key.is_empty()).then_some(Fault::LateList)
+    })));
+    let report = world.pull(&b).unwrap();
+    assert_eq!((report.refused, report.segments), (Vec::new(), 1));
+    assert_eq!(world.records(&b).len(), 38);
+}
+
+#[test]
 fn what_a_push_left_behind_goes_late_and_is_sent_again_before() {
     let world = World::new(23);
     let a = world.store("/a");

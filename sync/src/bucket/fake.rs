@@ -99,6 +99,8 @@ struct State {
     objects: BTreeMap<String, Object>,
     /// What lists that are late show.
     before: BTreeMap<String, Object>,
+    /// Whether that stays as it is.
+    is_frozen: bool,
     uploads: BTreeMap<String, BTreeMap<u32, Bytes>>,
     plan: Option<Plan>,
     requests: u64,
@@ -138,6 +140,12 @@ impl FakeBucket {
     pub fn plan(&self, plan: Option<Plan>) {
         let mut state = self.state();
         (state.plan, state.requests) = (plan, 0);
+    }
+
+    /// Lists that are late show what stands there now, from now on.
+    pub fn freeze_late_lists(&self) {
+        let mut state = self.state();
+        (state.before, state.is_frozen) = (state.objects.clone(), true);
     }
 
     /// The keys, with the bucket's name before them.
@@ -250,6 +258,12 @@ impl Query {
 }
 
 impl State {
+    fn note_before(&mut self) {
+        if !self.is_frozen {
+            self.before = self.objects.clone();
+        }
+    }
+
     fn tag(&self, key: &str, object: &Object) -> String {
         let named = match self.manners.tags {
             Tags::Content => &object.bytes,
@@ -300,7 +314,7 @@ impl State {
         let object = Object { bytes, modified };
         let tag = self.tag(key, &object);
         if is_kept {
-            self.before = self.objects.clone();
+            self.note_before();
             self.objects.insert(key.to_owned(), object);
         }
         respond(Response::builder().header("etag", tag), Bytes::new())
@@ -308,7 +322,7 @@ impl State {
 
     fn remove(&mut self, key: &str, is_kept: bool) -> HttpResponse {
         if is_kept {
-            self.before = self.objects.clone();
+            self.note_before();
             self.objects.remove(key);
         }
         respond(Response::builder().status(204), Bytes::new())
@@ -342,7 +356,7 @@ impl State {
         let object = Object { bytes: bytes.into(), modified };
         let tag = self.tag(key, &object);
         if is_kept {
-            self.before = self.objects.clone();
+            self.note_before();
             self.objects.insert(key.to_owned(), object);
         }
         let body = format!(
