@@ -1,7 +1,6 @@
 //! Each command from outside: output, JSON shape, exit status, bad input.
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, missing_docs)]
 
-use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -310,20 +309,7 @@ fn init_killed_anywhere_works_when_run_again() {
     let clean = ["-o", trace.to_str().unwrap(), "-e", &format!("trace={calls}"), PROGRAM, "init"];
     let repository = world.repository("clean");
     assert!(world.command("strace", &repository).args(clean).output().unwrap().status.success());
-    let met = fs::read_to_string(&trace).unwrap();
-    // Calls are counted by their names; signals and the end have lines too.
-    let mut counts: HashMap<&str, u32> = HashMap::new();
-    let mut points = Vec::new();
-    for line in met.lines() {
-        let Some((name, rest)) = line.split_once('(').filter(|_| !line.starts_with(['+', '-'])) else {
-            continue;
-        };
-        let count = counts.entry(name).or_default();
-        *count += 1;
-        if name != "openat" || rest.contains("O_CREAT") {
-            points.push((name, *count));
-        }
-    }
+    let points = support::kill_points(&fs::read_to_string(&trace).unwrap());
     let mut kills = 0;
     for (name, number) in points {
         let when = format!("{name}:when={number}");
