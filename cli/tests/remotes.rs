@@ -750,7 +750,8 @@ fn a_change_that_is_killed_leaves_files_that_fit_each_other() {
         ("remove", |_| words(&["remove", "origin"])),
     ];
     for (name, args) in commands {
-        for calls in ["/^rename", "/^f.*sync", "pwrite64", "/^unlink"] {
+        // Before a sync a kill leaves what it leaves before the change that comes next.
+        for calls in ["/^rename", "pwrite64", "/^unlink"] {
             for at in 1.. {
                 assert!(at < 100, "{name} makes no end of {calls}");
                 let world = World::new();

@@ -159,6 +159,23 @@ impl World {
         self.git(repository, &["commit", "-q", "-m", name]);
     }
 
+    /// Where a run of the program may be killed; this one comes to its end.
+    pub(crate) fn kill_points(&self, directory: &Path, calls: &str, args: &[&str]) -> Vec<(String, u32)> {
+        let trace = self.path("calls");
+        let mut command = self.command("strace", directory);
+        command.args(["-o", trace.to_str().unwrap(), "-e", &format!("trace={calls}")]).arg(self.program());
+        assert!(command.args(args).output().unwrap().status.success());
+        super::kill_points(&text(&trace))
+    }
+
+    /// Kills a run at a call; says whether it was met.
+    pub(crate) fn kill(&self, directory: &Path, point: &(String, u32), args: &[&str]) -> bool {
+        let inject = format!("inject={}:signal=KILL:when={}", point.0, point.1);
+        let mut command = self.command("strace", directory);
+        command.args(["-o", "/dev/null", "-e", &inject]).arg(self.program()).args(args);
+        !command.output().unwrap().status.success()
+    }
+
     /// Runs a shell line with something on stdin.
     pub(crate) fn shell(&self, line: &str, input: &str) -> Answer {
         let mut command = self.command("/bin/sh", &self.path(""));

@@ -3,6 +3,7 @@
 
 pub(crate) mod hooks;
 
+use std::collections::HashMap;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -27,6 +28,23 @@ pub(crate) fn command(program: &str, directory: &Path, home: &Path) -> Command {
         .env("GIT_CONFIG_NOSYSTEM", "1")
         .stdin(Stdio::null());
     command
+}
+
+/// Where a run may be killed so that it makes a difference, by what strace has written of it: each call that changes
+/// something, by its name and number. strace counts the calls of each name by themselves.
+pub(crate) fn kill_points(trace: &str) -> Vec<(String, u32)> {
+    let mut counts: HashMap<&str, u32> = HashMap::new();
+    let mut points = Vec::new();
+    // Signals and the end have lines too.
+    for line in trace.lines().filter(|line| !line.starts_with(['+', '-'])) {
+        let Some((name, rest)) = line.split_once('(') else { continue };
+        let count = counts.entry(name).or_default();
+        *count += 1;
+        if name != "openat" || rest.contains("O_CREAT") {
+            points.push((name.to_owned(), *count));
+        }
+    }
+    points
 }
 
 /// Whether `verify --json` has found a sound store in which each event fits its neighbours.
