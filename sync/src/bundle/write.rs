@@ -201,7 +201,8 @@ impl State {
     }
 }
 
-/// A bundle that is being written.
+/// A bundle that is being written. Copies write the same one, so that what wraps a transport may own one of them.
+#[derive(Clone)]
 pub struct BundleWriter {
     env: Env,
     /// Where a segment waits for its length and name.
