@@ -221,6 +221,9 @@ fn what_is_chosen_goes_and_nothing_else() {
     world.failure("a", &["export", "none.atb", "--session", "nobody"], 9);
     assert!(!world.path("none.atb").exists());
     world.failure("a", &["export", "none.atb", "--commit", "-x"], 2);
+    symlink("/dev/null", world.path("link")).unwrap();
+    world.failure("a", &["export", "link"], 2);
+    world.failure("a", &["export", "--agent-trace", "link"], 2);
     assert_eq!(world.run("a", &["export"]).status, 2);
     assert_eq!(world.json("a", &["export", "none.atb", "--dry-run"])["counts"]["trace"], json!(5));
     assert!(!world.path("none.atb").exists());

@@ -21,6 +21,7 @@ use rayon::prelude::*;
 
 use crate::collect::{GATHER_BYTES, Needed, Sizes, Source, gather};
 use crate::light::walk;
+use crate::tables::stands_in;
 
 /// Frames larger than this hold parts of transcripts.
 const RECORDS_BYTES_MAX: usize = 1 << 20;
@@ -82,6 +83,64 @@ pub fn plan(
         }
     }
     Ok(cuts)
+}
+
+/// Finds those of some segments that go whole and whose events need objects that would not go: neither with one of them, nor
+/// are they there. A compaction puts bytes of transcripts and their events into different segments, and what two conversations
+/// share stands with the first. Returns their places in the list, sorted.
+pub fn not_closed(
+    store: &Store,
+    whole: &[Arc<Sealed>],
+    there: &(dyn Fn(&ObjectId) -> Result<bool> + Sync),
+) -> Result<Vec<usize>> {
+    let needs: Vec<Vec<Want>> = whole
+        .par_iter()
+        .with_max_len(1)
+        .map(|sealed| {
+            let all = (0..sealed.directory.events).collect();
+            Ok(mark(store, Arc::clone(sealed), all, &|_| Ok(false))?.1)
+        })
+        .collect::<Result<_>>()?;
+    let mut goes: Vec<bool> = vec![true; whole.len()];
+    loop {
+        let before = goes.clone();
+        let going: Vec<Arc<Sealed>> = whole
+            .iter()
+            .zip(&goes)
+            .filter(|(_, goes)| **goes)
+            .map(|(sealed, _)| Arc::clone(sealed))
+            .collect();
+        for (place, needs) in needs.iter().enumerate().filter(|(_, needs)| !needs.is_empty()) {
+            goes[place] = goes[place] && all_go(store, needs, &going, there)?;
+        }
+        // One that does not go may have held what another needs.
+        if goes == before {
+            return Ok((0..whole.len()).filter(|place| !goes[*place]).collect());
+        }
+    }
+}
+
+/// Whether objects, and what they are put together of, stand in some segments or are there.
+fn all_go(
+    store: &Store,
+    needs: &[Want],
+    going: &[Arc<Sealed>],
+    there: &(dyn Fn(&ObjectId) -> Result<bool> + Sync),
+) -> Result<bool> {
+    let (mut waiting, mut seen) = (needs.to_vec(), HashSet::new());
+    while let Some((id, body, depth)) = waiting.pop() {
+        if !seen.insert(id) || there(&id)? {
+            continue;
+        }
+        if !stands_in(going, &id)? {
+            return Ok(false);
+        }
+        if body {
+            let location = store.locate(&id)?.ok_or_else(|| missing(&id))?;
+            recipe_parts(store, &location, &id, depth, &mut waiting)?;
+        }
+    }
+    Ok(true)
 }
 
 /// Whether an object goes with one of these segments.

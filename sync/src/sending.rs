@@ -18,9 +18,10 @@ use agent_trace_store::seqs::EventSet;
 use agent_trace_store::store::Handle;
 use agent_trace_store::{Error, ObjectId, Result, SegmentId, Store};
 
-use crate::collect::{chosen_events, collect};
-use crate::cut::{Cut, goes, plan};
+use crate::collect::{Source, chosen_events, collect};
+use crate::cut::{Cut, goes, not_closed, plan};
 use crate::head::RemoteId;
+use crate::light::walk;
 use crate::limits::CUT_BYTES_MIN;
 use crate::remote::events_of;
 use crate::select::{Pick, Selection};
@@ -80,12 +81,13 @@ impl<'a> Sending<'a> {
         selection: &'a Selection,
         tables: &dyn Fn() -> Result<Tables>,
     ) -> Result<Sending<'a>> {
-        let (mut whole, mut parts, mut rest) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut whole, mut parts, mut rest): (Vec<(Arc<Sealed>, &Pick)>, _, _) =
+            (Vec::new(), Vec::new(), Vec::new());
         for pick in &selection.picks {
             match (&pick.source.handle, &pick.numbers) {
                 // Under a name that is replaced there nothing counts.
                 (Handle::Sealed(sealed), None) if !state.replaced.contains(&sealed.id) => {
-                    whole.push(Arc::clone(sealed));
+                    whole.push((Arc::clone(sealed), pick));
                 }
                 (Handle::Sealed(sealed), Some(numbers))
                     if sealed.bytes >= CUT_BYTES_MIN && numbers.len() * 2 >= pick.source.events as usize =>
@@ -95,6 +97,7 @@ impl<'a> Sending<'a> {
                 _ => rest.push(pick),
             }
         }
+        let whole = closed(store, whole, &mut rest, tables)?;
         let mut left =
             whole.iter().fold(selection.events.clone(), |left, sealed| left.minus(&events_of(sealed)));
         let arrived = arrived(store, outlet, id, state, &mut left)?;
@@ -207,21 +210,24 @@ impl<'a> Sending<'a> {
                     &all
                 }
             };
-            let events = chosen_events(&pick.source, numbers)?;
-            let known = |id: &ObjectId| Ok(sent.contains(id) || self.goes(id)?);
-            let mut collected = collect(self.store, &[], &pick.source, events, &known)?;
-            let left = |received: &Received| self.left.contains(&received.event.writer, received.event.seq);
-            // Nobody would fetch objects without events.
-            if collected.frames.is_empty() || collected.events.iter().any(left) {
-                collected.events.retain(left);
-            }
-            self.add_frames(&collected.frames, &mut builder, &mut sent)?;
-            if !collected.events.is_empty() {
-                let builder = self.started(&mut builder)?;
-                builder.received(&collected.events)?;
-            }
-            if let Some(full) = builder.take_if(|builder| builder.is_full()) {
-                outgoing.push(made(full.end()?));
+            for numbers in portions(&pick.source, numbers)? {
+                let events = chosen_events(&pick.source, &numbers)?;
+                let known = |id: &ObjectId| Ok(sent.contains(id) || self.goes(id)?);
+                let mut collected = collect(self.store, &[], &pick.source, events, &known)?;
+                let left =
+                    |received: &Received| self.left.contains(&received.event.writer, received.event.seq);
+                // Nobody would fetch objects without events.
+                if collected.frames.is_empty() || collected.events.iter().any(left) {
+                    collected.events.retain(left);
+                }
+                self.add_frames(&collected.frames, &mut builder, &mut sent)?;
+                if !collected.events.is_empty() {
+                    let builder = self.started(&mut builder)?;
+                    builder.received(&collected.events)?;
+                }
+                if let Some(full) = builder.take_if(|builder| builder.is_full()) {
+                    outgoing.push(made(full.end()?));
+                }
             }
         }
         if let Some(builder) = builder {
@@ -279,6 +285,45 @@ impl<'a> Sending<'a> {
         }
     }
 }
+
+/// The segments that may go as they are, with each other and what is there; others join what is gathered.
+fn closed<'a>(
+    store: &Store,
+    whole: Vec<(Arc<Sealed>, &'a Pick)>,
+    rest: &mut Vec<&'a Pick>,
+    tables: &dyn Fn() -> Result<Tables>,
+) -> Result<Vec<Arc<Sealed>>> {
+    let segments: Vec<Arc<Sealed>> = whole.iter().map(|(sealed, _)| Arc::clone(sealed)).collect();
+    let mut open = not_closed(store, &segments, &|_| Ok(false))?;
+    if !open.is_empty() {
+        // Only then does it matter what is there.
+        let tables = tables()?;
+        open = not_closed(store, &segments, &|id| tables.contains(id))?;
+    }
+    let is_open = |place: &usize| open.binary_search(place).is_ok();
+    rest.extend(whole.iter().enumerate().filter(|(place, _)| is_open(place)).map(|(_, (_, pick))| *pick));
+    let closed = segments.into_iter().enumerate().filter(|(place, _)| !is_open(place));
+    Ok(closed.map(|(_, sealed)| sealed).collect())
+}
+
+/// Numbers of events in portions of which the objects fit the memory; those with bytes of transcripts weigh more.
+fn portions(source: &Source, numbers: &[u32]) -> Result<Vec<Vec<u32>>> {
+    let (mut portions, mut weight) = (vec![Vec::new()], 0);
+    walk(source, numbers, |number, laid| {
+        if weight >= PORTION_WEIGHT {
+            portions.push(Vec::new());
+            weight = 0;
+        }
+        weight += if laid.objects().count() > 1 { BODY_WEIGHT } else { 1 };
+        portions.last_mut().expect("there is one").push(number);
+        Ok(())
+    })?;
+    Ok(portions)
+}
+
+/// What is gathered at once, in records; and how many of those a transcript counts for.
+const PORTION_WEIGHT: usize = 8_192;
+const BODY_WEIGHT: usize = 128;
 
 fn made(ended: Ended<Box<dyn Upload>>) -> Outgoing {
     Outgoing { id: ended.id, bytes: ended.bytes, sent: 0, on_its_way: Some(Way::Made(Box::new(ended))) }

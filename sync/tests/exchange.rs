@@ -266,3 +266,51 @@ fn a_fork_is_reported_and_both_sides_are_kept() {
         assert!(ids.contains(&ObjectId::of(&trace(number))), "{number}");
     }
 }
+
+/// Bytes that do not compress.
+fn noise(seed: u32, bytes: u32) -> Vec<u8> {
+    let mixed = |number: u32| {
+        let mixed = (number ^ seed.wrapping_mul(0x9e37_79b9)).wrapping_mul(2_654_435_761);
+        (mixed ^ (mixed >> 15)).wrapping_mul(2_246_822_519) ^ (mixed >> 13)
+    };
+    (0..bytes / 4).flat_map(|number| mixed(number).to_le_bytes()).collect()
+}
+
+#[test]
+fn what_a_compaction_has_put_apart_goes_together() {
+    let (disk, env, stores) = world(&["/a", "/b"]);
+    for conversation in 0..4 {
+        add_transcript(
+            &disk,
+            &stores[0],
+            &format!("conversation-{conversation}"),
+            &noise(conversation, 10 << 20),
+        );
+    }
+    let plan = agent_trace_store::compact::plan(&stores[0]).unwrap();
+    agent_trace_store::compact::execute(&stores[0], &plan, &Silent).unwrap();
+    let alone = |sealed: &std::sync::Arc<agent_trace_store::segments::Sealed>| sealed.directory.events == 0;
+    assert!(stores[0].refresh().unwrap().sealed.iter().any(alone), "a segment of bytes without events");
+    send(&env, &stores[0], "/remote", &full());
+    fetch(&env, &stores[1], "/remote");
+    assert_eq!(records(&stores[0]), records(&stores[1]));
+    assert_eq!(records(&stores[1]).len(), 4);
+}
+
+#[test]
+fn what_two_conversations_share_goes_with_the_one_that_is_sent() {
+    let (disk, env, stores) = world(&["/a", "/b"]);
+    let shared = noise(1, 1 << 20);
+    add_transcript(&disk, &stores[0], "held-back", &shared);
+    stores[0].seal().unwrap();
+    add(&stores[0], Kind::TRACE, [trace(1)]);
+    add(&stores[0], Kind::LEDGER, [ledger(1, [1])]);
+    let mut forked = shared.clone();
+    forked.extend_from_slice(b"and more");
+    add_transcript(&disk, &stores[0], "conversation-1", &forked);
+    stores[0].seal().unwrap();
+    let report = send(&env, &stores[0], "/remote", &PushOptions::default());
+    assert_eq!((report.sent.values().sum::<u64>(), report.held_back.values().sum::<u64>()), (3, 1));
+    fetch(&env, &stores[1], "/remote");
+    assert_eq!(records(&stores[1]).len(), 3);
+}

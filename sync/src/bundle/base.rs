@@ -6,7 +6,6 @@ use std::collections::{BTreeSet, HashSet};
 use agent_trace_store::limits::RECIPE_DEPTH_MAX;
 use agent_trace_store::object::Stored;
 use agent_trace_store::seqs::EventSet;
-use agent_trace_store::store::missing;
 use agent_trace_store::{Error, ErrorKind, ObjectId, Result, Store};
 
 use crate::bundle::info::{BundleBase, BundleInfo, INFO_KEY, decode_cursor, encode_cursor};
@@ -82,7 +81,8 @@ fn add_parts(store: &Store, id: &ObjectId, known: &mut HashSet<ObjectId>) -> Res
         if !known.insert(id) {
             continue;
         }
-        let location = store.locate(&id)?.ok_or_else(|| missing(&id))?;
+        // What has gone here since is none that the new bundle could need.
+        let Some(location) = store.locate(&id)? else { continue };
         let objects = store.objects(&location.handle, location.frame)?;
         if let Stored::Recipe(recipe) = objects.get(location.slot as usize)? {
             if depth >= RECIPE_DEPTH_MAX {

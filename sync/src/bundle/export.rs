@@ -14,7 +14,7 @@ use agent_trace_store::object::Stored;
 use agent_trace_store::progress::Progress;
 use agent_trace_store::record::{TranscriptRecord, facts};
 use agent_trace_store::seqs::EventSet;
-use agent_trace_store::store::{Handle, missing};
+use agent_trace_store::store::Handle;
 use agent_trace_store::writer::Tip;
 use agent_trace_store::{Error, EventId, Kind, ObjectId, Result, SegmentId, Store, Timestamp};
 
@@ -254,7 +254,8 @@ impl Bodied {
     fn of(store: &Store, source: usize, event: (Event, EventId, u32)) -> Result<Bodied> {
         let (mut place, mut bytes) = ((0, [0; 16], 0), 0);
         for id in &event.0.fact.objects[1..] {
-            let location = store.locate(id)?.ok_or_else(|| missing(id))?;
+            // One that is not here is told of by whoever collects the objects.
+            let Some(location) = store.locate(id)? else { continue };
             let objects = store.objects(&location.handle, location.frame)?;
             let mut at = location.clone();
             match objects.get(location.slot as usize)? {

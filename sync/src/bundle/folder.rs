@@ -85,6 +85,11 @@ impl NewFolder {
         &self.folder
     }
 
+    /// The same for what wraps a transport and owns it.
+    pub fn owned(&self) -> Box<dyn Transport> {
+        Box::new(Folder::new(&self.dir.env, &self.dir.aside))
+    }
+
     /// Gives the folder its name; durable when this returns.
     pub fn finish(self) -> Result<()> {
         self.dir.finish()

@@ -133,11 +133,12 @@ impl BundleInfo {
 
 /// Counts by the names of kinds.
 pub(crate) fn named_counts(counts: &BTreeMap<Kind, u64>) -> BTreeMap<String, u64> {
-    counts
-        .iter()
-        .filter(|(_, count)| **count > 0)
-        .map(|(kind, count)| (kind.name().to_owned(), *count))
-        .collect()
+    let mut named = BTreeMap::new();
+    // Kinds that this version does not know go by one name.
+    for (kind, count) in counts.iter().filter(|(_, count)| **count > 0) {
+        *named.entry(kind.name().to_owned()).or_default() += count;
+    }
+    named
 }
 
 /// A set of events as text.

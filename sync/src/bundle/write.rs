@@ -46,6 +46,10 @@ impl NewFile {
     /// removed.
     pub fn create(env: &Env, path: &Path) -> Result<NewFile> {
         let doing = |error| Error::io(format!("cannot write `{}`", path.display()), error);
+        // A device or a pipe must not be replaced by a file, and what a link leads to is not what would be.
+        if matches!(env.fs.is_plain(path), Ok(false)) {
+            return Err(Error::invalid(format!("`{}` is a link, a pipe or a device", path.display())));
+        }
         let aside = aside(env, path)?;
         let file = env.fs.create(&aside, true).map_err(doing)?;
         // Says to others that somebody is at work here; the system forgets it when the process dies.
@@ -201,7 +205,8 @@ impl State {
     }
 }
 
-/// A bundle that is being written.
+/// A bundle that is being written. Copies write the same one, so that what wraps a transport may own one of them.
+#[derive(Clone)]
 pub struct BundleWriter {
     env: Env,
     /// Where a segment waits for its length and name.

@@ -248,6 +248,8 @@ fn a_newer_bundle_is_told_from_a_damaged_one() {
     assert_eq!(open(&newer).map(|_| ()).unwrap_err().kind(), ErrorKind::Unsupported);
 }
 
+/// Where limits can be made small: the usual one would take gigabytes.
+#[cfg(feature = "sim")]
 #[test]
 fn what_grows_without_measure_is_refused_before_it_is_decompressed() {
     let world = World::new();
