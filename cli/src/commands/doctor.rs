@@ -227,14 +227,24 @@ fn check_remote(context: &Context, files: &Files<'_>, remote: &Named, findings: 
         }
         return;
     }
-    match Remote::open(&context.env, &address, false) {
-        Err(error) => findings.add("reach", Some(remote), BAD, error.message().to_owned()),
+    let opened = files
+        .access(remote)
+        .and_then(|access| Ok(Remote::open_with(&context.env, &address, false, access.as_ref())?));
+    if remote.secret.as_ref().is_some_and(|secret| secret.is_open_to_others(&context.env)) {
+        let message = "others on this machine may read the key file; chmod 600 it";
+        findings.add("secret", Some(remote), WARNING, message.to_owned());
+    }
+    match opened {
+        Err(failure) => findings.add("reach", Some(remote), BAD, failure.error.message().to_owned()),
         Ok(layout) => {
-            let message = match layout.id() {
-                Some(_) => "the folder is a remote",
-                None => "there is nothing yet; the first push makes it",
+            let message = match (layout.id(), layout.ring()) {
+                (Some(_), Some(ring)) => {
+                    format!("the folder is a remote, encrypted, key of epoch {}", ring.epoch())
+                }
+                (Some(_), None) => "the folder is a remote".to_owned(),
+                (None, _) => "there is nothing yet; the first push makes it".to_owned(),
             };
-            findings.add("reach", Some(remote), OK, message.to_owned());
+            findings.add("reach", Some(remote), OK, message);
         }
     }
 }

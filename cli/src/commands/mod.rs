@@ -15,6 +15,7 @@ mod help_page;
 mod hooks;
 mod import;
 mod init;
+mod key;
 mod lines;
 mod link;
 mod log;
@@ -127,7 +128,8 @@ impl Context {
             Some(reference) => files.tokens().resolve(reference)?,
             None => None,
         };
-        Ok(Exchange::open(&self.env, &remote.address()?, token, create)?)
+        let access = files.access(remote)?;
+        Ok(Exchange::open_with(&self.env, &remote.address()?, token, create, access.as_ref())?)
     }
 
     /// Reads a time, if one is given.
@@ -180,6 +182,7 @@ pub(crate) fn run(context: &Context, command: &Command) -> Result<Done, Failure>
         Command::Projects { command } => projects::run(context, command.as_ref()),
         Command::Adopt { path } => projects::adopt(context, path.as_deref()),
         Command::Remote(args) => remote::run(context, args),
+        Command::Key(command) => key::run(context, command),
         Command::Project(args) => project::run(context, args),
         Command::Push(args) => push::run(context, args),
         Command::Pull(args) => pull::run(context, args),

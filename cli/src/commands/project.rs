@@ -12,7 +12,7 @@ use crate::sanitize;
 
 pub(super) fn run(context: &Context, command: &args::Project) -> Result<Done, Failure> {
     let args::Project::Create(args) = command;
-    let RemoteUrl::Service(service) = remote::read_url(context, &args.url, args.insecure_http)? else {
+    let RemoteUrl::Service(service) = remote::read_url(context, &args.url, args.insecure_http, None)? else {
         return Err(Error::invalid("a folder needs no project: the first push makes it").into());
     };
     let given = Given::read(&context.env, &context.ui, &args.token)?;

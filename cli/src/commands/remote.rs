@@ -7,12 +7,13 @@ use agent_trace_store::{Error, ErrorKind, Store};
 use agent_trace_sync::address::{Plaintext, RemoteUrl, ServiceUrl};
 use agent_trace_sync::client::{Client, ProjectRow, Scope};
 use agent_trace_sync::remote::Remote;
+use agent_trace_sync::seal::Access;
 use agent_trace_sync::token::Token;
 
 use super::{Context, push, status};
 use crate::args;
 use crate::json;
-use crate::remotes::{self, Files, Given, Named, Remotes, TokenRef, Tokens};
+use crate::remotes::{self, Files, Given, Named, Remotes, SecretRef, TokenRef, Tokens};
 use crate::report::{Done, Failure};
 use crate::sanitize;
 use crate::settings;
@@ -45,7 +46,12 @@ pub(super) fn run(context: &Context, command: &args::Remote) -> Result<Done, Fai
 }
 
 fn add(context: &Context, files: &Files<'_>, args: &args::RemoteAdd) -> Result<(), Failure> {
-    let address = read_url(context, &args.url, args.insecure_http)?;
+    let secret = secret(context, args)?;
+    let access = secret.as_ref().map(|secret| files.access_by(secret)).transpose()?;
+    let address = read_url(context, &args.url, args.insecure_http, access.as_ref())?;
+    if let (RemoteUrl::Service(_), Some(_)) = (&address, &access) {
+        return Err(Error::invalid("a service is not encrypted from here: it reads what it serves").into());
+    }
     Remotes::read(files)?.check_new(&args.name, &args.url)?;
     let given = Given::read(&context.env, &context.ui, &args.token)?;
     if let (RemoteUrl::Folder(_), Some(_)) = (&address, &given) {
@@ -55,9 +61,12 @@ fn add(context: &Context, files: &Files<'_>, args: &args::RemoteAdd) -> Result<(
         warn(&context.ui, &check(context, service, given.as_ref(), args.no_check)?);
     }
     if args.create {
-        create(context, &address, given.as_ref(), args)?;
+        create(context, &address, given.as_ref(), args, access.as_ref())?;
     }
-    files.add(&args.name, &address, &args.url, given.as_ref())?;
+    files.add(&args.name, &address, &args.url, given.as_ref(), secret.as_ref())?;
+    if secret.is_some_and(|secret| secret.is_open_to_others(&context.env)) {
+        context.ui.warn("others on this machine may read the key file; chmod 600 it");
+    }
     tell(context, files, &args.name, "Added")?;
     if matches!(address, RemoteUrl::Service(_)) && given.is_none() {
         context.ui.hint(&format!("agent-trace remote set-token {} --token-stdin", args.name));
@@ -65,9 +74,26 @@ fn add(context: &Context, files: &Files<'_>, args: &args::RemoteAdd) -> Result<(
     Ok(())
 }
 
+/// Where the secret is, where all is to be sealed.
+fn secret(context: &Context, args: &args::RemoteAdd) -> Result<Option<SecretRef>, Failure> {
+    let secret = SecretRef::given(&args.secret, &context.settings.directory)?;
+    match (args.encrypt, secret.is_some()) {
+        (true, false) => {
+            let hint = "agent-trace key new FILE makes a key file for --key-file";
+            Err(Failure::new(ErrorKind::Invalid, "--encrypt needs --secret-env or --key-file", hint))
+        }
+        (false, true) => Err(Error::invalid("a secret is given, and --encrypt is not").into()),
+        _ => Ok(secret),
+    }
+}
+
 fn set_url(context: &Context, files: &Files<'_>, args: &args::RemoteSetUrl) -> Result<(), Failure> {
     let remote = Remotes::read(files)?.get(&args.name)?;
-    let address = read_url(context, &args.url, args.insecure_http)?;
+    let access = files.access(&remote)?;
+    let address = read_url(context, &args.url, args.insecure_http, access.as_ref())?;
+    if let (RemoteUrl::Service(_), Some(_)) = (&address, &access) {
+        return Err(Error::invalid("a service is not encrypted from here: add it as another remote").into());
+    }
     if let (RemoteUrl::Service(service), Some(reference)) = (&address, &remote.token) {
         let given = match reference {
             TokenRef::Variable(name) => Some(Given::Variable(name.clone())),
@@ -110,14 +136,19 @@ fn remove(context: &Context, files: &Files<'_>, name: &str) -> Result<(), Failur
 }
 
 /// Reads where a remote lies, and refuses a folder that holds something else.
-pub(super) fn read_url(context: &Context, url: &str, insecure_http: bool) -> Result<RemoteUrl, Failure> {
+pub(super) fn read_url(
+    context: &Context,
+    url: &str,
+    insecure_http: bool,
+    access: Option<&Access>,
+) -> Result<RemoteUrl, Failure> {
     let plaintext = if insecure_http { Plaintext::Anywhere } else { Plaintext::Loopback };
     let address = remotes::read_url(url, plaintext)?;
     match &address {
         RemoteUrl::Folder(_) if insecure_http => {
             return Err(Error::invalid("--insecure-http says nothing of a folder").into());
         }
-        RemoteUrl::Folder(folder) => remotes::check_folder(&context.env, folder)?,
+        RemoteUrl::Folder(folder) => remotes::check_folder(&context.env, folder, access)?,
         RemoteUrl::Service(_) => {}
     }
     Ok(address)
@@ -166,6 +197,7 @@ fn create(
     address: &RemoteUrl,
     given: Option<&Given>,
     args: &args::RemoteAdd,
+    access: Option<&Access>,
 ) -> Result<(), Failure> {
     match address {
         RemoteUrl::Folder(_) if args.title.is_some() || args.description.is_some() => {
@@ -184,7 +216,7 @@ fn create(
             };
         }
     }
-    Remote::open(&context.env, address, true)?;
+    Remote::open_with(&context.env, address, true, access)?;
     Ok(())
 }
 
@@ -264,6 +296,9 @@ fn show(context: &Context, files: &Files<'_>, remote: &Named) -> Result<(), Fail
         ui.line(format_args!("project  {} of {}", service.project, service.org))?;
         ui.line(format_args!("token    {}", sanitize::line(&token_words(shown.token.as_ref()))))?;
     }
+    if let Some(secret) = &remote.secret {
+        ui.line(format_args!("sealed   {}", sanitize::line(&secret.words())))?;
+    }
     ui.line(format_args!("default  {}", if remote.is_default { "yes" } else { "no" }))?;
     let (insecure, words) =
         (status::insecure_words(ui, &shown.remote), status::unpushed_words(&shown.remote));
@@ -285,7 +320,9 @@ fn to_json(store: &Store, tokens: &Tokens<'_>, remote: &Named) -> Result<json::R
         Some(reference) => Some(token_to_json(tokens, reference)?),
         None => None,
     };
-    Ok(json::Remote { schema: json::REMOTE, remote: status::remote_status(store, remote)?, service, token })
+    let secret = remote.secret.as_ref().map(json::SecretPlace::of);
+    let remote = status::remote_status(store, remote)?;
+    Ok(json::Remote { schema: json::REMOTE, remote, service, token, secret })
 }
 
 fn token_to_json(tokens: &Tokens<'_>, reference: &TokenRef) -> Result<json::Token, Failure> {

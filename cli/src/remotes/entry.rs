@@ -6,12 +6,13 @@
 //! ```
 //!
 //! That is agent-trace-cli's form of a service; `insecure_http` is ours and there only where it is true. A folder has
-//! nothing but `url`. Members that this version does not know stay as they are.
+//! nothing but `url` and, where it is encrypted, `encryption`, see `secrets`. Members that this version does not know stay as they are.
 
 use agent_trace_store::Error;
 use agent_trace_sync::address::{Plaintext, RemoteUrl, has_credentials, shown};
 use serde_json::{Map, Value, json};
 
+use super::secrets::SecretRef;
 use super::tokens::TokenRef;
 use crate::report::Failure;
 
@@ -28,6 +29,8 @@ pub(crate) struct Named {
     pub(crate) is_default: bool,
     /// Where its token is.
     pub(crate) token: Option<TokenRef>,
+    /// Where its secret is, if it is encrypted.
+    pub(crate) secret: Option<SecretRef>,
     written: String,
     plaintext: Plaintext,
 }
@@ -44,6 +47,7 @@ impl Named {
             url: shown(&written),
             is_default,
             token: token.filter(|text| !text.is_empty()).map(TokenRef::parse),
+            secret: SecretRef::read(entry),
             written,
             plaintext: if insecure { Plaintext::Anywhere } else { Plaintext::Loopback },
         })

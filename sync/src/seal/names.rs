@@ -16,7 +16,7 @@ use std::path::Path;
 
 use agent_trace_store::codec::{Decoder, Encoder, length_u32};
 use agent_trace_store::env::Env;
-use agent_trace_store::layout::{create_dir_durably, read_small, write_durably};
+use agent_trace_store::layout::{read_small, write_durably};
 use agent_trace_store::{Error, Result, SegmentId, WriterId};
 
 use crate::limits::{HEADS_MAX, SEALED_NAMES_MAX};
@@ -132,9 +132,6 @@ impl Names {
     /// Keeps them, durably, with what another process has kept meanwhile.
     pub fn save(&mut self, env: &Env, path: &Path) -> Result<()> {
         self.merge(Names::load(env, path));
-        let dir = path.parent().expect("it lies in the cache of a remote");
-        create_dir_durably(env, dir)
-            .map_err(|error| Error::io(format!("cannot create `{}`", dir.display()), error))?;
         write_durably(env, path, &self.encode(), true)
     }
 }
