@@ -32,6 +32,7 @@ mod reconcile;
 mod records;
 mod recover;
 mod report;
+mod seal;
 mod served;
 mod service;
 mod words;
@@ -126,6 +127,8 @@ enum Work {
     Questions,
     /// push and pull with a folder remote, against copying and reindex
     Sync,
+    /// push and pull with an encrypted folder, against a plain one
+    Seal,
     /// push and pull with the service on loopback, against the peer's client and reindex
     Service,
     /// Hooks, against the peer's
@@ -204,11 +207,12 @@ type Section = fn(&Options, &mut Report) -> Result<()>;
 
 /// Runs the sections asked for; one that cannot go on does not stop the next.
 fn measured(work: &Work, options: &Options, report: &mut Report) {
-    let sections: [(&str, Section); 9] = [
+    let sections: [(&str, Section); 10] = [
         ("corpus", corpus::run),
         ("records", records::run),
         ("questions", questions::run),
         ("sync", exchange::run),
+        ("seal", seal::run),
         ("service", service::run),
         ("capture", capture::run),
         ("reconcile", reconcile::run),
@@ -220,6 +224,7 @@ fn measured(work: &Work, options: &Options, report: &mut Report) {
         Work::Records => "records",
         Work::Questions => "questions",
         Work::Sync => "sync",
+        Work::Seal => "seal",
         Work::Service => "service",
         Work::Capture => "capture",
         Work::Reconcile => "reconcile",
