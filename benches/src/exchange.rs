@@ -31,7 +31,7 @@ pub(crate) fn run(options: &Options, report: &mut Report) -> Result<()> {
         copy_job(&segments, &copied),
         full.first("push --full, first", &["--full"]),
         plain.first("push, 10 % held back, first", &[]),
-        pull_job(&full, &clone),
+        pull_job("pull, first", &full, &clone),
         clone.job("reindex", &["reindex"]),
     ];
     let all = measure::alternate(&mut jobs, options.runs(), &work);
@@ -67,19 +67,35 @@ pub(crate) fn run(options: &Options, report: &mut Report) -> Result<()> {
 }
 
 /// A folder remote of a store, a new one for each run.
-struct Remote<'a> {
+pub(crate) struct Remote<'a> {
     ours: &'a Ours,
     dir: PathBuf,
     label: &'static str,
     run: RefCell<u32>,
+    /// How it is added beside its address.
+    adding: Vec<String>,
 }
 
 impl<'a> Remote<'a> {
-    fn new(ours: &'a Ours, work: &Path, label: &'static str) -> Remote<'a> {
-        Remote { ours, dir: work.join(format!("remote-{label}")), label, run: RefCell::new(0) }
+    pub(crate) fn new(ours: &'a Ours, work: &Path, label: &'static str) -> Remote<'a> {
+        let dir = work.join(format!("remote-{label}"));
+        Remote { ours, dir, label, run: RefCell::new(0), adding: Vec::new() }
     }
 
-    fn name(&self) -> String {
+    /// The same, added with more options.
+    pub(crate) fn adding(mut self, options: &[&str]) -> Remote<'a> {
+        self.adding = options.iter().map(|option| (*option).to_owned()).collect();
+        self
+    }
+
+    fn add(&self, to: &Ours, name: &str) -> Result<()> {
+        let url = self.url();
+        let mut arguments = vec!["remote", "add", name, &url];
+        arguments.extend(self.adding.iter().map(String::as_str));
+        to.run(&arguments)
+    }
+
+    pub(crate) fn name(&self) -> String {
         format!("{}{}", self.label, self.run.borrow())
     }
 
@@ -88,7 +104,7 @@ impl<'a> Remote<'a> {
     }
 
     /// A first push to a new, empty folder.
-    fn first<'b>(&'b self, title: &str, flags: &'static [&'static str]) -> Job<'b> {
+    pub(crate) fn first<'b>(&'b self, title: &str, flags: &'static [&'static str]) -> Job<'b> {
         Job::new(title, move |_| {
             let name = self.name();
             let mut command = self.ours.command(["push", "--remote", &name]);
@@ -99,17 +115,17 @@ impl<'a> Remote<'a> {
             files::remove(&self.dir)?;
             *self.run.borrow_mut() = run;
             std::fs::create_dir_all(self.dir.join(self.name()))?;
-            self.ours.run(&["remote", "add", &self.name(), &self.url()])
+            self.add(self.ours, &self.name())
         })
         .bytes(move |_| files::bytes_below(&self.dir))
     }
 }
 
-fn pull_job<'a>(remote: &'a Remote<'_>, clone: &'a Ours) -> Job<'a> {
-    Job::new("pull, first", move |_| Ok(vec![clone.command(["pull", "--remote", "team"])]))
+pub(crate) fn pull_job<'a>(title: &str, remote: &'a Remote<'_>, clone: &'a Ours) -> Job<'a> {
+    Job::new(title, move |_| Ok(vec![clone.command(["pull", "--remote", "team"])]))
         .prepare(move |_| {
             clone.init()?;
-            clone.run(&["remote", "add", "team", &remote.url()])
+            remote.add(clone, "team")
         })
         .bytes(move |_| files::bytes_below(&clone.store))
 }

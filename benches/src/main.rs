@@ -35,6 +35,7 @@ mod reconcile;
 mod records;
 mod recover;
 mod report;
+mod seal;
 mod served;
 mod service;
 mod words;
@@ -133,6 +134,8 @@ enum Work {
     Sync,
     /// push to an S3 server, against rclone and restic
     Bucket,
+    /// push and pull with an encrypted folder, against a plain one
+    Seal,
     /// push and pull with the service on loopback, against the peer's client and reindex
     Service,
     /// Hooks, against the peer's
@@ -213,13 +216,14 @@ type Section = fn(&Options, &mut Report) -> Result<()>;
 
 /// Runs the sections asked for; one that cannot go on does not stop the next.
 fn measured(work: &Work, options: &Options, report: &mut Report) {
-    let sections: [(&str, Section); 12] = [
+    let sections: [(&str, Section); 13] = [
         ("corpus", corpus::run),
         ("bundle", bundle::run),
         ("records", records::run),
         ("questions", questions::run),
         ("sync", exchange::run),
         ("bucket", bucket::run),
+        ("seal", seal::run),
         ("service", service::run),
         ("capture", capture::run),
         ("hooks", hooks::run),
@@ -234,6 +238,7 @@ fn measured(work: &Work, options: &Options, report: &mut Report) {
         Work::Questions => "questions",
         Work::Sync => "sync",
         Work::Bucket => "bucket",
+        Work::Seal => "seal",
         Work::Service => "service",
         Work::Capture => "capture",
         Work::Hooks => "hooks",

@@ -2,6 +2,7 @@
 
 mod admin;
 mod ask;
+mod key;
 mod backfill;
 mod bucket;
 mod bundle;
@@ -30,6 +31,7 @@ pub(crate) use bucket::BucketSource;
 pub(crate) use bundle::{Bundle, Export};
 pub(crate) use config::{Config, Projects};
 pub(crate) use hooks::{Hooks, HooksInstall, HooksOf, HooksRemove, HooksStatus};
+pub(crate) use key::{Key, KeyRemote, KeyRotate, SecretSource};
 pub(crate) use link::{CommitLink, Link};
 pub(crate) use notes::{Include, Notes};
 pub(crate) use serve::Serve;
@@ -157,6 +159,9 @@ pub(crate) enum Command {
     /// Manage remotes
     #[command(subcommand)]
     Remote(Remote),
+    /// Manage the keys of encrypted remotes
+    #[command(subcommand)]
+    Key(Key),
     /// Manage projects of a service
     #[command(subcommand)]
     Project(Project),
@@ -327,6 +332,11 @@ pub(crate) struct RemoteAdd {
     pub(crate) url: String,
     #[command(flatten)]
     pub(crate) token: TokenSource,
+    /// Seal all that goes there, so that whoever keeps the remote cannot read it; needs --secret-env or --key-file
+    #[arg(long)]
+    pub(crate) encrypt: bool,
+    #[command(flatten)]
+    pub(crate) secret: SecretSource,
     /// Create the project on the service too, or the remote in the folder or bucket
     #[arg(long)]
     pub(crate) create: bool,

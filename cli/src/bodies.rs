@@ -115,7 +115,11 @@ impl Holders {
             let Ok(address) = named.address() else { continue };
             let known = Exchange::remote_at(files.store, &address)?;
             // Where the index was lost, the folder says itself which it is.
-            let opened = || Exchange::open(files.store.env(), &address, None, false).ok()?.id();
+            let opened = || {
+                let access = files.access(&named).ok()?;
+                let env = files.store.env();
+                Exchange::open_with(env, &address, None, false, access.as_ref()).ok()?.id()
+            };
             if let Some(id) = known.or_else(opened) {
                 remotes.push((id, named));
             }

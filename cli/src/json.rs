@@ -7,6 +7,7 @@ mod buckets;
 mod bundle;
 mod erase;
 mod hooks;
+mod key;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -22,6 +23,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 pub(crate) use hooks::{AgentHooks, AgentPlace, GitHooks, HookChange, Hooks, HooksStatus, LastEvent};
+pub(crate) use key::{Key, SecretPlace};
 
 pub(crate) const ERROR: &str = "agent-trace/error/1";
 pub(crate) const INIT: &str = "agent-trace/init/1";
@@ -37,6 +39,7 @@ pub(crate) const LINK: &str = "agent-trace/link/1";
 pub(crate) const NOTE: &str = "agent-trace/note/1";
 pub(crate) const NOTES: &str = "agent-trace/notes/1";
 pub(crate) const REMOTE: &str = "agent-trace/remote/1";
+pub(crate) const KEY: &str = "agent-trace/key/1";
 pub(crate) const PUSH: &str = "agent-trace/push/1";
 pub(crate) const PULL: &str = "agent-trace/pull/1";
 pub(crate) const PROJECT: &str = "agent-trace/project/1";
@@ -304,6 +307,10 @@ pub(crate) struct RemoteStatus {
     pub(crate) elsewhere: u64,
     /// Whether it is reached over the network without encryption.
     pub(crate) insecure_http: bool,
+    /// Whether all that goes there is sealed.
+    pub(crate) encrypted: bool,
+    /// The epoch of its key, as it was last seen.
+    pub(crate) epoch: Option<u32>,
     /// Why it cannot be used as it is.
     pub(crate) problem: Option<String>,
 }
@@ -367,6 +374,7 @@ pub(crate) struct Remote {
     pub(crate) service: Option<Service>,
     pub(crate) token: Option<Token>,
     pub(crate) bucket: Option<Bucket>,
+    pub(crate) secret: Option<SecretPlace>,
 }
 
 /// What the URL of a service says.

@@ -83,6 +83,7 @@ impl Failure {
         let by_kind = match self.error.kind() {
             ErrorKind::Corrupt => Some("agent-trace verify"),
             ErrorKind::Unsupported => Some("install a newer version of agent-trace"),
+            ErrorKind::Locked => Some("agent-trace remote show NAME says where its secret is looked for"),
             ErrorKind::Unavailable => Some("run the same command again later"),
             ErrorKind::Full if self.error.message().contains("quota_exceeded") => {
                 Some("ask the admin of the service for more room")

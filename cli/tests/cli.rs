@@ -882,8 +882,8 @@ fn the_reference_page_is_that_of_this_program() {
 fn every_json_shape_is_documented() {
     let manifest = Path::new(env!("CARGO_MANIFEST_DIR"));
     let page = fs::read_to_string(manifest.join("../docs/json.md")).unwrap_or_default();
-    let files =
-        ["src/json.rs", "src/json/ask.rs"].map(|file| fs::read_to_string(manifest.join(file)).unwrap());
+    let files = ["src/json.rs", "src/json/ask.rs", "src/json/key.rs"]
+        .map(|file| fs::read_to_string(manifest.join(file)).unwrap());
     let source = files.concat();
     for schema in source.split('"').filter(|text| text.starts_with("agent-trace/")) {
         assert!(page.contains(&format!("`{schema}`")), "docs/json.md does not have `{schema}`");

@@ -58,12 +58,11 @@ impl Error {
     }
 
     /// Wraps a failed file operation; `doing` names the operation and the path.
-    ///
-    /// A file that is more than bytes on a disk gives errors of its own (`io::Error::other`); their kind stays.
     pub fn io(doing: impl Into<String>, source: io::Error) -> Error {
-        let own = source.get_ref().and_then(|inner| inner.downcast_ref::<Error>()).map(Error::kind);
+        let inner = source.get_ref().and_then(|inner| inner.downcast_ref::<Error>());
         let kind = match source.kind() {
-            _ if own.is_some() => own.expect("looked at above"),
+            // A file that is elsewhere fails in more ways than those of a system.
+            _ if inner.is_some() => inner.map_or(ErrorKind::Failed, Error::kind),
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {
                 ErrorKind::Full
             }

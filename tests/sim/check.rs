@@ -15,8 +15,10 @@ use agent_trace_store::scan::{Ending, ScanStart, scan, scan_open};
 use agent_trace_store::segment::{HEADER_BYTES, SegmentHeader};
 use agent_trace_store::{EventId, ObjectId, WriterId};
 use agent_trace_sync::head::Head;
-use agent_trace_sync::manifest::{Manifest, NO_MANIFEST};
+use agent_trace_sync::manifest::{Manifest, NO_MANIFEST, segment_key};
 use agent_trace_tests::MemoryFile;
+
+use crate::lens::Lens;
 
 /// Where an event stands: whose log, and its number there.
 pub(crate) type Seat = (WriterId, u64);
@@ -57,9 +59,15 @@ impl Holding {
 #[derive(Default)]
 pub(crate) struct Auditor {
     parsed: HashMap<([u8; 32], bool), Rc<Segment>>,
+    lens: Option<Lens>,
 }
 
 impl Auditor {
+    /// One that reads plain remotes, or encrypted ones.
+    pub(crate) fn new(encrypted: bool) -> Auditor {
+        Auditor { lens: encrypted.then(Lens::default), ..Auditor::default() }
+    }
+
     /// What the segments of a store hold. Damage, doubled events, misfits and missing objects fail.
     pub(crate) fn store(&mut self, disk: &SimDisk, dir: &Path) -> Holding {
         let segments = dir.join("segments");
@@ -93,12 +101,19 @@ impl Auditor {
         let mut holding = Holding { clean: true, ..Holding::default() };
         let (mut recipes, mut added) = (Vec::new(), BTreeSet::new());
         let heads = dir.join("heads");
+        if let Some(lens) = &mut self.lens {
+            lens.turn(disk, dir);
+        }
         for path in disk.files().into_iter().filter(|path| path.starts_with(&heads)) {
             let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default().to_owned();
             if name.starts_with('.') {
                 continue;
             }
-            let bytes = disk.read_file(&path).expect("it is listed");
+            let mut bytes = disk.read_file(&path).expect("it is listed");
+            let mut name = name;
+            if let Some(lens) = &self.lens {
+                (name, bytes) = lens.head(&name, &bytes);
+            }
             let head = Head::decode(&bytes).unwrap_or_else(|error| panic!("head `{name}`: {error}"));
             assert_eq!(head.writer.to_string(), name, "a head lies under its writer's name");
             if but.contains(&head.writer) {
@@ -106,18 +121,36 @@ impl Auditor {
             }
             let mut next = head.manifest;
             while next != NO_MANIFEST {
-                let path = dir.join(Manifest::key(&next));
+                let key =
+                    self.lens.as_ref().map_or_else(|| Manifest::key(&next), |lens| lens.manifest_key(&next));
+                let path = dir.join(key);
                 let bytes = disk.read_file(&path);
-                let bytes = bytes.unwrap_or_else(|| panic!("I2: `{}` is named but absent", path.display()));
+                let mut bytes =
+                    bytes.unwrap_or_else(|| panic!("I2: `{}` is named but absent", path.display()));
+                let mut names = Vec::new();
+                if let Some(lens) = &self.lens {
+                    (bytes, names) = lens.manifest(&next, &bytes);
+                }
                 let manifest = Manifest::decode(&next, &bytes).unwrap_or_else(|error| panic!("{error}"));
-                for (id, length) in &manifest.added {
-                    if !added.insert(*id) {
+                for (number, (id, length)) in manifest.added.iter().enumerate() {
+                    let there = self.lens.as_ref().map(|_| names[number]);
+                    if !added.insert((*id, there)) {
                         continue;
                     }
-                    let path = dir.join("segments").join(id.to_string());
+                    let path = dir.join(segment_key(&there.map_or(*id, |there| there.name)));
                     let place = path.display().to_string();
                     let bytes = disk.read_file(&path);
-                    let bytes = bytes.unwrap_or_else(|| panic!("I2: `{place}` is named but absent"));
+                    let mut bytes = bytes.unwrap_or_else(|| panic!("I2: `{place}` is named but absent"));
+                    if let (Some(lens), Some(there)) = (&mut self.lens, there) {
+                        match lens.segment(id.as_bytes(), &there, &bytes) {
+                            Some(content) => bytes = content,
+                            None => {
+                                let segment = Rc::clone(&self.parsed[&(*id.as_bytes(), false)]);
+                                add(&mut holding, &mut recipes, &segment, &place, false);
+                                continue;
+                            }
+                        }
+                    }
                     assert_eq!(bytes.len() as u64, *length, "`{place}` has the length its manifest says");
                     let hash = *blake3::hash(&bytes).as_bytes();
                     assert_eq!(&hash, id.as_bytes(), "`{place}` has its hash");

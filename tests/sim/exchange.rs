@@ -11,8 +11,10 @@ use agent_trace_sync::exchange::Exchange;
 use agent_trace_sync::pull::PullOptions;
 use agent_trace_sync::push::{PushOptions, PushReport};
 use agent_trace_sync::remote::Remote;
+use agent_trace_sync::seal::{Access, Change};
 
 use crate::check::Holding;
+use crate::lens::secret;
 use crate::net::Who;
 use crate::steps::Durable;
 use crate::world::{REMOTE, World};
@@ -34,8 +36,26 @@ impl World {
         if let Some(net) = &self.net {
             return Ok(Some(Exchange::Service(net.service(env, Who::Client(client)))));
         }
-        let remote = Remote::open(env, &address(), create)?;
+        let remote = Remote::open_with(env, &address(), create, self.access(client).as_ref())?;
         Ok(remote.id().is_some().then_some(Exchange::Layout(remote)))
+    }
+
+    /// What a client opens an encrypted remote with.
+    pub(crate) fn access(&self, client: usize) -> Option<Access> {
+        self.encrypted.then(|| Access { secret: secret(), cache: self.clients[client].dir.join("remotes") })
+    }
+
+    /// A client changes the key of an encrypted remote.
+    pub(crate) fn rotate(&mut self, client: usize, process: usize) -> Result<Durable, Error> {
+        self.say_more("changes the key");
+        let store = self.store(client, process)?;
+        let Some(Exchange::Layout(remote)) = self.remote(client, process, false)? else { return Ok(false) };
+        let access = self.access(client).expect("only encrypted remotes have keys");
+        let _alone = remote.lock(&store)?;
+        let ring = remote.rotate(store.env(), &access, Change::default())?;
+        self.counts.rotations += 1;
+        self.say_more(&format!(" (epoch {})", ring.epoch()));
+        Ok(false)
     }
 
     fn draw_options(&mut self) -> PushOptions {

@@ -19,10 +19,12 @@ use agent_trace_store::{Error, Kind, ObjectId, Store, Timestamp};
 use agent_trace_sync::pull::{PullOptions, pull};
 use agent_trace_sync::push::{PushOptions, push};
 use agent_trace_sync::remote::Remote;
+use agent_trace_sync::seal::Access;
 use agent_trace_tests::{MemoryFile, ledger, summary, trace};
 
 use crate::check::Auditor;
 use crate::exchange::address;
+use crate::lens::secret;
 use crate::world::{REMOTE, explain};
 use crate::{alone, number};
 
@@ -111,7 +113,13 @@ pub(crate) fn append_transcript(
     intake.finish().map(|_| ())
 }
 
-fn workload(env: &Env, known: &mut Known) -> Result<(), Error> {
+/// The remote, as the store in a directory opens it.
+fn open(env: &Env, store: &str, create: bool, encrypted: bool) -> Result<Remote, Error> {
+    let access = encrypted.then(|| Access { secret: secret(), cache: Path::new(store).join("remotes") });
+    Remote::open_with(env, &address(), create, access.as_ref())
+}
+
+fn workload(env: &Env, known: &mut Known, encrypted: bool) -> Result<(), Error> {
     let first = Store::init(env, Path::new(FIRST))?;
     append(&first, &batch(0))?;
     known.first.extend(batch(0).into_keys());
@@ -120,16 +128,16 @@ fn workload(env: &Env, known: &mut Known) -> Result<(), Error> {
     append(&first, &batch(100))?;
     known.first.extend(batch(100).into_keys());
     let full = PushOptions { full: true, ..PushOptions::default() };
-    push(&first, &Remote::open(env, &address(), true)?, &full, &Silent)?;
+    push(&first, &open(env, FIRST, true, encrypted)?, &full, &Silent)?;
     let second = Store::init(env, Path::new(SECOND))?;
-    pull(&second, &Remote::open(env, &address(), false)?, &PullOptions::default(), &Silent)?;
+    pull(&second, &open(env, SECOND, false, encrypted)?, &PullOptions::default(), &Silent)?;
     known.second.extend(known.first.iter().copied());
     Ok(())
 }
 
 /// Both stores hold what was acknowledged, by their raw bytes.
-fn check_known(disk: &SimDisk, known: &Known, case: &str) {
-    let mut auditor = Auditor::default();
+fn check_known(disk: &SimDisk, known: &Known, encrypted: bool, case: &str) {
+    let mut auditor = Auditor::new(encrypted);
     for (dir, acked) in [(FIRST, &known.first), (SECOND, &known.second)] {
         let records = auditor.store(disk, Path::new(dir)).records();
         assert!(acked.is_subset(&records), "{case}: `{dir}` lost what was acknowledged");
@@ -142,7 +150,7 @@ fn check_known(disk: &SimDisk, known: &Known, case: &str) {
 }
 
 /// Everything is there, reads back and verifies; pushing and pulling again moves nothing.
-fn check_whole(disk: &SimDisk, case: &str) {
+fn check_whole(disk: &SimDisk, encrypted: bool, case: &str) {
     let env = disk.env();
     let sound = |error: Error| -> ! { panic!("{case}: {}", explain(&error)) };
     let all: BTreeMap<ObjectId, (Kind, Vec<u8>)> = batch(0).into_iter().chain(batch(100)).collect();
@@ -157,7 +165,7 @@ fn check_whole(disk: &SimDisk, case: &str) {
         }
         let report = verify(&store, &Silent).unwrap_or_else(|error| sound(error));
         assert_eq!(report.problems, Vec::new(), "{case}: `{dir}` does not verify");
-        let remote = Remote::open(&env, &address(), false).unwrap_or_else(|error| sound(error));
+        let remote = open(&env, dir, false, encrypted).unwrap_or_else(|error| sound(error));
         let full = PushOptions { full: true, ..PushOptions::default() };
         let pushed = push(&store, &remote, &full, &Silent).unwrap_or_else(|error| sound(error));
         assert_eq!((pushed.segments, pushed.new_writer), (0, false), "{case}: nothing is left to push");
@@ -168,12 +176,12 @@ fn check_whole(disk: &SimDisk, case: &str) {
 }
 
 /// Runs the workload with one fault; false if it ended before.
-fn run_case(way: Way, at: u64) -> bool {
+fn run_case(way: Way, at: u64, encrypted: bool) -> bool {
     let case = format!("{way:?} at operation {at}");
     let disk = SimDisk::new(at);
     way.set(&disk, at, 0, 0);
     let mut known = Known::default();
-    let result = workload(&disk.env(), &mut known);
+    let result = workload(&disk.env(), &mut known, encrypted);
     let hit = disk.faults_hit() > 0 || !disk.is_powered();
     if let Err(error) = &result {
         assert!(hit, "{case}: it failed without a fault: {}", explain(error));
@@ -182,14 +190,15 @@ fn run_case(way: Way, at: u64) -> bool {
     if !disk.is_powered() {
         disk.restart();
     }
-    check_known(&disk, &known, &case);
+    check_known(&disk, &known, encrypted, &case);
     // What was acknowledged after the fault must survive a power cut too.
     disk.crash();
-    check_known(&disk, &known, &case);
-    workload(&disk.env(), &mut known).unwrap_or_else(|error| panic!("{case}, again: {}", explain(&error)));
+    check_known(&disk, &known, encrypted, &case);
+    let again = workload(&disk.env(), &mut known, encrypted);
+    again.unwrap_or_else(|error| panic!("{case}, again: {}", explain(&error)));
     disk.crash();
-    check_known(&disk, &known, &case);
-    check_whole(&disk, &case);
+    check_known(&disk, &known, encrypted, &case);
+    check_whole(&disk, encrypted, &case);
     hit
 }
 
@@ -203,15 +212,24 @@ pub(crate) fn fail(case: &dyn std::fmt::Debug, panic: &(dyn std::any::Any + Send
 
 #[test]
 fn every_operation_may_fail() {
+    every_operation(false);
+}
+
+#[test]
+fn every_operation_may_fail_where_the_remote_is_encrypted() {
+    every_operation(true);
+}
+
+fn every_operation(encrypted: bool) {
     let quiet_run = || {
         let disk = SimDisk::new(0);
-        workload(&disk.env(), &mut Known::default()).unwrap();
+        workload(&disk.env(), &mut Known::default(), encrypted).unwrap();
         (disk.operations(), disk.observations())
     };
     let (operations, observations) = alone(quiet_run);
     let ways = ways();
     let all = operations * (ways.len() as u64 - 1) + observations;
-    let stride = number("AGENT_TRACE_SIM_STRIDE", all.div_ceil(CASES));
+    let stride = number("AGENT_TRACE_SIM_STRIDE", all.div_ceil(if encrypted { CASES / 2 } else { CASES }));
     let mut cases = Vec::new();
     for (number, way) in (0u64..).zip(&ways) {
         let end = if matches!(way, Way::Observe(_)) { observations } else { operations };
@@ -223,7 +241,7 @@ fn every_operation_may_fail() {
         alone(|| {
             while let Some((way, at)) = cases.get(next.fetch_add(1, Ordering::Relaxed)) {
                 // Said here, since a panic in a thread of a pool may be told without its message.
-                let ran = std::panic::catch_unwind(|| run_case(*way, *at));
+                let ran = std::panic::catch_unwind(|| run_case(*way, *at, encrypted));
                 if ran.unwrap_or_else(|panic| fail(&(*way, *at), panic.as_ref())) {
                     hits.fetch_add(1, Ordering::Relaxed);
                 }

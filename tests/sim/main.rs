@@ -8,16 +8,19 @@
 //! check    reads stores and remotes from raw bytes         end      all come to rest and agree; bits rot
 //! net      messages, and the service on its own disk       network  the suite of worlds with a service
 //! planted  shows that the rules bite                       exhaustive   each operation of one workload fails
+//! encrypted the suite of worlds with an encrypted folder          lens   how the auditor reads that
 //!                                  network_exhaustive   the same at the service, and each message
 //! ```
 #![allow(clippy::unwrap_used, clippy::print_stderr, missing_docs)]
 
 mod check;
+mod encrypted;
 mod end;
 mod exchange;
 mod exhaustive;
 mod forge;
 mod intake;
+mod lens;
 mod net;
 mod network;
 mod network_exhaustive;

@@ -56,6 +56,7 @@ impl World {
             49..53 => self.catch_up(client, process),
             53..68 => self.push(client, process, faults_before),
             68..80 => self.pull(client, process, faults_before),
+            84..86 if self.encrypted => self.rotate(client, process),
             80..86 => self.ask(client, process),
             86..89 => self.compact(client, process),
             89..92 if self.swarm.lost_index => self.lose_index(client, process),

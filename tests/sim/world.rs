@@ -44,6 +44,8 @@ pub(crate) struct Plan {
     pub(crate) storm: bool,
     /// Whether the remote is a service, reached through a network.
     pub(crate) network: bool,
+    /// Whether the remote is an encrypted folder.
+    pub(crate) encrypted: bool,
 }
 
 /// What a seed has switched on: each world has its own mix of troubles.
@@ -84,7 +86,8 @@ impl Swarm {
             lost_index,
             clock,
             filters,
-            hostile: hostile || plan.hostile,
+            // Who forges there has the key; what others can do is tested with the format.
+            hostile: (hostile || plan.hostile) && !plan.encrypted,
             rot: rot || plan.rot,
         }
     }
@@ -128,6 +131,7 @@ pub(crate) struct Counts {
     pub(crate) failed: u64,
     pub(crate) pushes: u64,
     pub(crate) pulls: u64,
+    pub(crate) rotations: u64,
     pub(crate) new_writers: u64,
     pub(crate) net: NetCounts,
     pub(crate) operations: u64,
@@ -145,6 +149,7 @@ impl Counts {
         self.failed += other.failed;
         self.pushes += other.pushes;
         self.pulls += other.pulls;
+        self.rotations += other.rotations;
         self.new_writers += other.new_writers;
         self.net.add(&other.net);
         self.operations += other.operations;
@@ -174,6 +179,8 @@ pub(crate) struct World {
     /// Those who forge.
     pub(crate) forgers: BTreeSet<WriterId>,
     pub(crate) auditor: Auditor,
+    /// Whether the remote is an encrypted folder.
+    pub(crate) encrypted: bool,
     /// The network and the service behind it, where that is the remote.
     pub(crate) net: Option<Line>,
     pub(crate) counts: Counts,
@@ -185,7 +192,8 @@ pub(crate) struct Failure {
     pub(crate) seed: u64,
     pub(crate) message: String,
     pub(crate) steps: Vec<String>,
-    pub(crate) network: bool,
+    /// The suite of worlds that it is of.
+    pub(crate) suite: &'static str,
 }
 
 impl std::fmt::Display for Failure {
@@ -195,7 +203,7 @@ impl std::fmt::Display for Failure {
         for (number, step) in self.steps.iter().enumerate() {
             writeln!(f, "  {number:>3} {step}")?;
         }
-        let one = if self.network { "network::one_seed" } else { "one_seed" };
+        let one = format!("{}one_seed", self.suite);
         write!(
             f,
             "repeat: AGENT_TRACE_SIM_SEED={seed} cargo test -p agent-trace-tests --test sim -- --exact {one} --nocapture"
@@ -225,13 +233,12 @@ pub(crate) fn run(seed: u64, plan: &Plan) -> Result<Counts, Failure> {
     }));
     switches::plant(None);
     switches::make_small(false);
-    let network = plan.network;
-    result.map_err(|payload| Failure {
-        seed,
-        message: text(&*payload),
-        steps: steps.borrow().clone(),
-        network,
-    })
+    let suite = match (plan.network, plan.encrypted) {
+        (true, _) => "network::",
+        (false, true) => "encrypted::",
+        (false, false) => "",
+    };
+    result.map_err(|payload| Failure { seed, message: text(&*payload), steps: steps.borrow().clone(), suite })
 }
 
 fn text(payload: &(dyn Any + Send)) -> String {
@@ -278,7 +285,8 @@ impl World {
             offered: BTreeMap::new(),
             published: BTreeMap::new(),
             forgers: BTreeSet::new(),
-            auditor: Auditor::default(),
+            auditor: Auditor::new(plan.encrypted),
+            encrypted: plan.encrypted,
             net: None,
             counts: Counts::default(),
             log,

@@ -207,7 +207,13 @@ fn check_modes(context: &Context, path: &Path, fix: bool, findings: &mut Finding
 }
 
 /// Whether a bucket can be reached, and what it keeps of what S3 promises.
-fn check_bucket(context: &Context, url: &BucketUrl, remote: &Named, findings: &mut Findings) {
+fn check_bucket(
+    context: &Context,
+    files: &Files<'_>,
+    url: &BucketUrl,
+    remote: &Named,
+    findings: &mut Findings,
+) {
     if url.is_insecure() {
         let message = "insecure http: all records can be read and changed on the way";
         findings.add("tls", Some(remote), WARNING, message.to_owned());
@@ -216,15 +222,8 @@ fn check_bucket(context: &Context, url: &BucketUrl, remote: &Named, findings: &m
     if let Err(failure) = context.sign(remote, &mut address) {
         return findings.add("credentials", Some(remote), BAD, failure.error.message().to_owned());
     }
-    match Remote::open(&context.env, &address, false) {
-        Err(error) => return findings.add("reach", Some(remote), BAD, words(&error)),
-        Ok(layout) => {
-            let message = match layout.id() {
-                Some(_) => "the bucket is a remote",
-                None => "there is nothing yet; the first push makes it",
-            };
-            findings.add("reach", Some(remote), OK, message.to_owned());
-        }
+    if !check_layout(context, files, &address, remote, "bucket", findings) {
+        return;
     }
     let RemoteUrl::Bucket(signed) = &address else { return };
     match Bucket::open(&context.env, signed).and_then(|bucket| bucket.probe()) {
@@ -270,18 +269,45 @@ fn check_remote(context: &Context, files: &Files<'_>, remote: &Named, findings: 
         return;
     }
     if let RemoteUrl::Bucket(url) = &address {
-        return check_bucket(context, url, remote, findings);
+        return check_bucket(context, files, url, remote, findings);
     }
-    match Remote::open(&context.env, &address, false) {
-        Err(error) => findings.add("reach", Some(remote), BAD, error.message().to_owned()),
-        Ok(layout) => {
-            let message = match layout.id() {
-                Some(_) => "the folder is a remote",
-                None => "there is nothing yet; the first push makes it",
-            };
-            findings.add("reach", Some(remote), OK, message.to_owned());
+    check_layout(context, files, &address, remote, "folder", findings);
+}
+
+/// Whether a folder or bucket can be read, with its secret where it is encrypted.
+fn check_layout(
+    context: &Context,
+    files: &Files<'_>,
+    address: &RemoteUrl,
+    remote: &Named,
+    what: &str,
+    findings: &mut Findings,
+) -> bool {
+    if remote.secret.as_ref().is_some_and(|secret| secret.is_open_to_others(&context.env)) {
+        let message = "others on this machine may read the key file; chmod 600 it";
+        findings.add("secret", Some(remote), WARNING, message.to_owned());
+    }
+    let access = match files.access(remote) {
+        Ok(access) => access,
+        Err(failure) => {
+            findings.add("reach", Some(remote), BAD, failure.error.message().to_owned());
+            return false;
         }
-    }
+    };
+    let layout = match Remote::open_with(&context.env, address, false, access.as_ref()) {
+        Ok(layout) => layout,
+        Err(error) => {
+            findings.add("reach", Some(remote), BAD, words(&error));
+            return false;
+        }
+    };
+    let message = match (layout.id(), layout.ring()) {
+        (Some(_), Some(ring)) => format!("the {what} is a remote, encrypted, key of epoch {}", ring.epoch()),
+        (Some(_), None) => format!("the {what} is a remote"),
+        (None, _) => "there is nothing yet; the first push makes it".to_owned(),
+    };
+    findings.add("reach", Some(remote), OK, message);
+    true
 }
 
 /// How a service is asked: once, since what counts is how it is now.

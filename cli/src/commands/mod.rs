@@ -18,6 +18,7 @@ mod help_page;
 mod hooks;
 mod import;
 mod init;
+mod key;
 mod lines;
 mod link;
 mod log;
@@ -134,7 +135,9 @@ impl Context {
         };
         let mut address = remote.address()?;
         self.sign(remote, &mut address)?;
-        Exchange::open(&self.env, &address, token, create).map_err(|error| hinted(remote, error))
+        let access = files.access(remote)?;
+        Exchange::open_with(&self.env, &address, token, create, access.as_ref())
+            .map_err(|error| hinted(remote, error))
     }
 
     /// Adds the credentials of a bucket to its address.
@@ -238,6 +241,7 @@ pub(crate) fn run(context: &Context, command: &Command) -> Result<Done, Failure>
         Command::Projects { command } => projects::run(context, command.as_ref()),
         Command::Adopt { path } => projects::adopt(context, path.as_deref()),
         Command::Remote(args) => remote::run(context, args),
+        Command::Key(command) => key::run(context, command),
         Command::Project(args) => project::run(context, args),
         Command::Push(args) => push::run(context, args),
         Command::Pull(args) => pull::run(context, args),

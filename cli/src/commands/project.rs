@@ -13,7 +13,7 @@ use crate::sanitize;
 pub(super) fn run(context: &Context, command: &args::Project) -> Result<Done, Failure> {
     let args::Project::Create(args) = command;
     let RemoteUrl::Service(service) =
-        remote::read_url(context, &args.url, args.insecure_http, &BucketEntry::default())?
+        remote::read_url(context, &args.url, args.insecure_http, &BucketEntry::default(), None)?
     else {
         return Err(Error::invalid("a folder needs no project: the first push makes it").into());
     };

@@ -7,12 +7,13 @@ use agent_trace_store::{Error, ErrorKind, Store};
 use agent_trace_sync::address::{Plaintext, RemoteUrl, ServiceUrl};
 use agent_trace_sync::client::{Client, ProjectRow, Scope};
 use agent_trace_sync::remote::Remote;
+use agent_trace_sync::seal::Access;
 use agent_trace_sync::token::Token;
 
 use super::{Context, push, status};
 use crate::args;
 use crate::json;
-use crate::remotes::{self, BucketEntry, Files, Given, Named, Remotes, TokenRef, Tokens};
+use crate::remotes::{self, BucketEntry, Files, Given, Named, Remotes, SecretRef, TokenRef, Tokens};
 use crate::report::{Done, Failure};
 use crate::sanitize;
 use crate::settings;
@@ -46,22 +47,31 @@ pub(super) fn run(context: &Context, command: &args::Remote) -> Result<Done, Fai
 
 fn add(context: &Context, files: &Files<'_>, args: &args::RemoteAdd) -> Result<(), Failure> {
     let bucket = BucketEntry::given(&args.bucket)?;
-    let mut address = read_url(context, &args.url, args.insecure_http, &bucket)?;
+    let secret = secret(context, args)?;
+    let access = secret.as_ref().map(|secret| files.access_by(secret)).transpose()?;
+    let mut address = read_url(context, &args.url, args.insecure_http, &bucket, access.as_ref())?;
+    if let (RemoteUrl::Service(_), Some(_)) = (&address, &access) {
+        return Err(Error::invalid("a service is not encrypted from here: it reads what it serves").into());
+    }
     Remotes::read(files)?.check_new(&args.name, &args.url)?;
     let given = Given::read(&context.env, &context.ui, &args.token)?;
     if let (RemoteUrl::Folder(_) | RemoteUrl::Bucket(_), Some(_)) = (&address, &given) {
         return Err(no_token(&args.name));
     }
     if let RemoteUrl::Bucket(_) = &address {
-        check_bucket(context, &args.name, &mut address, &bucket, args.no_check && !args.create)?;
+        let no_check = args.no_check && !args.create;
+        check_bucket(context, &args.name, &mut address, &bucket, access.as_ref(), no_check)?;
     }
     if let RemoteUrl::Service(service) = &address {
         warn(&context.ui, &check(context, service, given.as_ref(), args.no_check)?);
     }
     if args.create {
-        create(context, &address, given.as_ref(), args)?;
+        create(context, &address, given.as_ref(), args, access.as_ref())?;
     }
-    files.add(&args.name, &address, &args.url, given.as_ref(), Some(&bucket))?;
+    files.add(&args.name, &address, &args.url, given.as_ref(), Some(&bucket), secret.as_ref())?;
+    if secret.is_some_and(|secret| secret.is_open_to_others(&context.env)) {
+        context.ui.warn("others on this machine may read the key file; chmod 600 it");
+    }
     tell(context, files, &args.name, "Added")?;
     if matches!(address, RemoteUrl::Service(_)) && given.is_none() {
         context.ui.hint(&format!("agent-trace remote set-token {} --token-stdin", args.name));
@@ -69,14 +79,31 @@ fn add(context: &Context, files: &Files<'_>, args: &args::RemoteAdd) -> Result<(
     Ok(())
 }
 
+/// Where the secret is, where all is to be sealed.
+fn secret(context: &Context, args: &args::RemoteAdd) -> Result<Option<SecretRef>, Failure> {
+    let secret = SecretRef::given(&args.secret, &context.settings.directory)?;
+    match (args.encrypt, secret.is_some()) {
+        (true, false) => {
+            let hint = "agent-trace key new FILE makes a key file for --key-file";
+            Err(Failure::new(ErrorKind::Invalid, "--encrypt needs --secret-env or --key-file", hint))
+        }
+        (false, true) => Err(Error::invalid("a secret is given, and --encrypt is not").into()),
+        _ => Ok(secret),
+    }
+}
+
 fn set_url(context: &Context, files: &Files<'_>, args: &args::RemoteSetUrl) -> Result<(), Failure> {
     let remote = Remotes::read(files)?.get(&args.name)?;
     let given = BucketEntry::given(&args.bucket)?;
     // Without options those stay that are there.
     let bucket = if args.bucket.is_given() { given } else { remote.bucket.clone() };
-    let mut address = read_url(context, &args.url, args.insecure_http, &bucket)?;
+    let access = files.access(&remote)?;
+    let mut address = read_url(context, &args.url, args.insecure_http, &bucket, access.as_ref())?;
+    if let (RemoteUrl::Service(_), Some(_)) = (&address, &access) {
+        return Err(Error::invalid("a service is not encrypted from here: add it as another remote").into());
+    }
     if let RemoteUrl::Bucket(_) = &address {
-        check_bucket(context, &args.name, &mut address, &bucket, args.no_check)?;
+        check_bucket(context, &args.name, &mut address, &bucket, access.as_ref(), args.no_check)?;
     }
     if let (RemoteUrl::Service(service), Some(reference)) = (&address, &remote.token) {
         let given = match reference {
@@ -125,6 +152,7 @@ pub(super) fn read_url(
     url: &str,
     insecure_http: bool,
     bucket: &BucketEntry,
+    access: Option<&Access>,
 ) -> Result<RemoteUrl, Failure> {
     let plaintext = if insecure_http { Plaintext::Anywhere } else { Plaintext::Loopback };
     let address = match remotes::read_url(url, plaintext)? {
@@ -138,7 +166,7 @@ pub(super) fn read_url(
         RemoteUrl::Folder(_) if insecure_http => {
             return Err(Error::invalid("--insecure-http says nothing of a folder").into());
         }
-        RemoteUrl::Folder(folder) => remotes::check_folder(&context.env, folder)?,
+        RemoteUrl::Folder(folder) => remotes::check_folder(&context.env, folder, access)?,
         RemoteUrl::Service(_) | RemoteUrl::Bucket(_) => {}
     }
     Ok(address)
@@ -150,6 +178,7 @@ fn check_bucket(
     name: &str,
     address: &mut RemoteUrl,
     bucket: &BucketEntry,
+    access: Option<&Access>,
     no_check: bool,
 ) -> Result<(), Failure> {
     let RemoteUrl::Bucket(url) = address else { return Ok(()) };
@@ -167,7 +196,7 @@ fn check_bucket(
     if no_check {
         return Ok(());
     }
-    match Remote::open(&context.env, address, false) {
+    match Remote::open_with(&context.env, address, false, access) {
         Ok(_) => Ok(()),
         Err(error) if error.kind() == ErrorKind::Unavailable => {
             context.ui.warn(&format!("the bucket was not looked at: {}", error.message()));
@@ -229,6 +258,7 @@ fn create(
     address: &RemoteUrl,
     given: Option<&Given>,
     args: &args::RemoteAdd,
+    access: Option<&Access>,
 ) -> Result<(), Failure> {
     match address {
         RemoteUrl::Folder(_) if args.title.is_some() || args.description.is_some() => {
@@ -250,7 +280,7 @@ fn create(
             };
         }
     }
-    Remote::open(&context.env, address, true)?;
+    Remote::open_with(&context.env, address, true, access)?;
     Ok(())
 }
 
@@ -342,6 +372,9 @@ fn show(context: &Context, files: &Files<'_>, remote: &Named) -> Result<(), Fail
             ui.line(format_args!("rate     at most {}/s", ui::bytes(rate)))?;
         }
     }
+    if let Some(secret) = &remote.secret {
+        ui.line(format_args!("sealed   {}", sanitize::line(&secret.words())))?;
+    }
     ui.line(format_args!("default  {}", if remote.is_default { "yes" } else { "no" }))?;
     let (insecure, words) =
         (status::insecure_words(ui, &shown.remote), status::unpushed_words(&shown.remote));
@@ -363,6 +396,7 @@ fn to_json(store: &Store, tokens: &Tokens<'_>, remote: &Named) -> Result<json::R
         Some(reference) => Some(token_to_json(tokens, reference)?),
         None => None,
     };
+    let secret = remote.secret.as_ref().map(json::SecretPlace::of);
     let bucket = match remote.address() {
         Ok(RemoteUrl::Bucket(url)) => Some(json::Bucket {
             endpoint: url.options().endpoint.clone(),
@@ -374,7 +408,7 @@ fn to_json(store: &Store, tokens: &Tokens<'_>, remote: &Named) -> Result<json::R
         _ => None,
     };
     let remote = status::remote_status(store, remote)?;
-    Ok(json::Remote { schema: json::REMOTE, remote, service, token, bucket })
+    Ok(json::Remote { schema: json::REMOTE, remote, service, token, bucket, secret })
 }
 
 fn token_to_json(tokens: &Tokens<'_>, reference: &TokenRef) -> Result<json::Token, Failure> {

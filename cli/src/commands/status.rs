@@ -6,6 +6,7 @@ use std::sync::Arc;
 use agent_trace_store::store::{Handle, Snapshot};
 use agent_trace_store::{ErrorKind, Kind, Result, Store};
 use agent_trace_sync::address::RemoteUrl;
+use agent_trace_sync::seal::keys::key_epoch;
 use agent_trace_sync::unpushed::{Unpushed, unpushed};
 
 use super::Context;
@@ -164,7 +165,13 @@ pub(super) fn remote_status(store: &Store, remote: &Named) -> Result<json::Remot
         }
         Err(failure) => (Unpushed::default(), false, Some(failure.error.message().to_owned())),
     };
+    let epoch = match (&remote.secret, remote.address()) {
+        (Some(_), Ok(address)) => key_epoch(store, &address)?,
+        _ => None,
+    };
     Ok(json::RemoteStatus {
+        encrypted: remote.secret.is_some(),
+        epoch,
         name: remote.name.clone(),
         url: remote.url.clone(),
         default: remote.is_default,
@@ -189,6 +196,10 @@ pub(super) fn unpushed_words(remote: &json::RemoteStatus) -> String {
     }
     if remote.elsewhere > 0 {
         words.push_str(&format!(", {} elsewhere", ui::number(remote.elsewhere)));
+    }
+    if remote.encrypted {
+        let epoch = remote.epoch.map(|epoch| format!(", key of epoch {epoch}")).unwrap_or_default();
+        words.push_str(&format!(", encrypted{epoch}"));
     }
     if let Some(problem) = &remote.problem {
         words = sanitize::line(problem).into_owned();

@@ -6,13 +6,15 @@
 //! ```
 //!
 //! That is agent-trace-cli's form of a service; `insecure_http` is ours and there only where it is true. A folder has
-//! nothing but `url`, a bucket what `bucket` says. Members that this version does not know stay as they are.
+//! nothing but `url`, a bucket what `bucket` says, and both, where they are encrypted, `encryption`, see `secrets`. Members that this
+//! version does not know stay as they are.
 
 use agent_trace_store::Error;
 use agent_trace_sync::address::{Plaintext, RemoteUrl, has_credentials, shown};
 use serde_json::{Map, Value, json};
 
 use super::bucket::{BucketEntry, MEMBER};
+use super::secrets::SecretRef;
 use super::tokens::TokenRef;
 use crate::report::Failure;
 
@@ -31,6 +33,8 @@ pub(crate) struct Named {
     pub(crate) token: Option<TokenRef>,
     /// What is said of a bucket.
     pub(crate) bucket: BucketEntry,
+    /// Where its secret is, if it is encrypted.
+    pub(crate) secret: Option<SecretRef>,
     written: String,
     plaintext: Plaintext,
 }
@@ -48,6 +52,7 @@ impl Named {
             is_default,
             token: token.filter(|text| !text.is_empty()).map(TokenRef::parse),
             bucket: BucketEntry::read(entry),
+            secret: SecretRef::read(entry),
             written,
             plaintext: if insecure { Plaintext::Anywhere } else { Plaintext::Loopback },
         })

@@ -18,6 +18,7 @@
 mod bucket;
 mod entry;
 mod given;
+mod secrets;
 mod tokens;
 
 use std::collections::BTreeMap;
@@ -30,6 +31,7 @@ use agent_trace_store::lock::lock;
 use agent_trace_store::{Error, ErrorKind, Store};
 use agent_trace_sync::address::{RemoteUrl, shown};
 use agent_trace_sync::remote::Remote;
+use agent_trace_sync::seal::Access;
 use serde_json::{Map, Value, json};
 
 use crate::document::Document;
@@ -39,6 +41,7 @@ use crate::report::Failure;
 pub(crate) use bucket::{BucketEntry, rate};
 pub(crate) use entry::{Named, read_url};
 pub(crate) use given::Given;
+pub(crate) use secrets::SecretRef;
 pub(crate) use tokens::{TokenRef, Tokens};
 
 const VERSION: u64 = 1;
@@ -73,11 +76,15 @@ impl<'a> Files<'a> {
         written: &str,
         given: Option<&Given>,
         bucket: Option<&BucketEntry>,
+        secret: Option<&SecretRef>,
     ) -> Result<(), Failure> {
         self.change(|remotes| {
             remotes.check_new(name, written)?;
             let mut entry = Map::new();
             entry::set_url(&mut entry, address, written, bucket);
+            if let Some(secret) = secret {
+                secret.write(&mut entry);
+            }
             self.keep_token(name, given, &mut entry)?;
             remotes.insert(name, entry, address)
         })
@@ -422,7 +429,7 @@ fn own_entries_mut(own: &mut Document) -> Result<&mut Map<String, Value>, Failur
 }
 
 /// Refuses a folder that holds something else.
-pub(crate) fn check_folder(env: &Env, folder: &Path) -> Result<(), Failure> {
+pub(crate) fn check_folder(env: &Env, folder: &Path, access: Option<&Access>) -> Result<(), Failure> {
     let entries = match env.fs.list(folder) {
         Ok(entries) => entries,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
@@ -432,7 +439,15 @@ pub(crate) fn check_folder(env: &Env, folder: &Path) -> Result<(), Failure> {
         return Ok(());
     }
     if entries.iter().any(|entry| entry.name == "format") {
-        Remote::open(env, &RemoteUrl::Folder(folder.to_owned()), false)?;
+        Remote::open_with(env, &RemoteUrl::Folder(folder.to_owned()), false, access).map_err(|error| {
+            let is_locked = error.kind() == ErrorKind::Locked && access.is_none();
+            let failure = Failure::from(error);
+            if is_locked {
+                failure.hint("agent-trace remote add NAME URL --encrypt --key-file FILE")
+            } else {
+                failure
+            }
+        })?;
         return Ok(());
     }
     let message = format!(

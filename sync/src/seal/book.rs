@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use agent_trace_store::env::Env;
-use agent_trace_store::{Result, SegmentId, WriterId};
+use agent_trace_store::layout::create_dir_durably;
+use agent_trace_store::{Error, Result, SegmentId, WriterId};
 
 use super::names::{Names, There};
 
@@ -20,6 +21,23 @@ pub(super) struct Book {
 struct Pages {
     names: Option<Names>,
     is_changed: bool,
+    /// Whether the names of the directories are known to last.
+    has_dir: bool,
+}
+
+impl Pages {
+    fn save(&mut self, env: &Env, path: &Path) -> Result<()> {
+        let Some(names) = &mut self.names else { return Ok(()) };
+        if !self.has_dir {
+            let dir = path.parent().expect("it lies in the cache of a remote");
+            create_dir_durably(env, dir)
+                .map_err(|error| Error::io(format!("cannot create `{}`", dir.display()), error))?;
+            self.has_dir = true;
+        }
+        names.save(env, path)?;
+        self.is_changed = false;
+        Ok(())
+    }
 }
 
 impl Book {
@@ -29,7 +47,7 @@ impl Book {
 
     fn with<T>(&self, work: impl FnOnce(&mut Names, &mut bool) -> T) -> T {
         let mut pages = self.pages.lock().unwrap_or_else(PoisonError::into_inner);
-        let Pages { names, is_changed } = &mut *pages;
+        let Pages { names, is_changed, .. } = &mut *pages;
         work(names.get_or_insert_with(|| Names::load(&self.env, &self.path)), is_changed)
     }
 
@@ -76,21 +94,18 @@ impl Book {
 
     /// Learns a name that nothing else says yet; durable when this returns.
     pub(super) fn note(&self, id: &SegmentId, there: There) -> Result<()> {
-        self.with(|names, is_changed| {
-            names.learn(*id, there);
-            names.save(&self.env, &self.path)?;
-            *is_changed = false;
-            Ok(())
-        })
+        self.learn([(*id, there)]);
+        let mut pages = self.pages.lock().unwrap_or_else(PoisonError::into_inner);
+        pages.save(&self.env, &self.path)
     }
 }
 
 impl Drop for Book {
     fn drop(&mut self) {
         let pages = self.pages.get_mut().unwrap_or_else(PoisonError::into_inner);
-        if let (Some(names), true) = (&mut pages.names, pages.is_changed) {
+        if pages.is_changed {
             // What was not kept is learned again from the remote.
-            let _ = names.save(&self.env, &self.path);
+            let _ = pages.save(&self.env, &self.path);
         }
     }
 }

@@ -26,7 +26,8 @@ use super::ring::Ring;
 use super::upload::SealedUpload;
 use crate::head::Head;
 use crate::limits::{
-    FRESH_HEADS_BYTES_MAX, HEAD_BYTES_MAX, MANIFEST_BYTES_MAX, MANIFEST_DEPTH_MAX, MANIFEST_SEGMENTS_MAX,
+    FRESH_HEADS_BYTES_MAX, HEAD_BYTES_MAX, HEADS_MAX, MANIFEST_BYTES_MAX, MANIFEST_DEPTH_MAX,
+    MANIFEST_SEGMENTS_MAX,
 };
 use crate::manifest::{Manifest, ManifestId, NO_MANIFEST, segment_key};
 use crate::transport::{Listed, Outlet, Standing, Transport, Upload, Version};
@@ -221,14 +222,19 @@ impl Encrypted {
             self.book.writers().into_iter().map(|writer| (self.ring.head_name(&writer), writer)).collect();
         let mut heads = Vec::new();
         let mut fresh_bytes = 0;
-        let (mut fresh, mut damaged) = (HashMap::new(), HashMap::new());
-        for Listed { name, version } in self.inner.list("heads")? {
+        let (mut fresh, mut damaged, mut met) = (HashMap::new(), HashMap::new(), Vec::new());
+        let listed = self.inner.list("heads")?;
+        if listed.len() > HEADS_MAX {
+            return Err(Error::invalid(format!("the remote has more than {HEADS_MAX} heads")));
+        }
+        for Listed { name, version } in listed {
             let Some(there) = hex(&name) else { continue };
             let writer = match known.get(&there) {
                 Some(writer) => *writer,
                 None => match self.read_sealed(&self.place(FileKind::Head, there), HEAD_BYTES_MAX) {
                     Ok(Some((name, content, version))) => {
                         let writer = WriterId::from_bytes(name);
+                        met.push(writer);
                         fresh_bytes += content.len();
                         if fresh_bytes <= FRESH_HEADS_BYTES_MAX {
                             fresh.insert(writer, (content, version));
@@ -246,7 +252,7 @@ impl Encrypted {
             };
             heads.push(Listed { name: writer.to_string(), version });
         }
-        self.book.learn_writers(fresh.keys().copied());
+        self.book.learn_writers(met);
         let mut seen = self.seen();
         (seen.fresh, seen.damaged) = (fresh, damaged);
         Ok(heads)
@@ -390,6 +396,10 @@ pub fn decode_manifest(content: &[u8]) -> Result<(&[u8], Vec<There>)> {
 }
 
 impl Outlet for Encrypted {
+    fn sends_at_once(&self) -> usize {
+        self.inner.sends_at_once()
+    }
+
     fn send(&self, id: &SegmentId, source: &dyn File, bytes: u64, sent: &dyn Fn(u64)) -> Result<()> {
         let mut upload = self.upload()?;
         let mut hasher = blake3::Hasher::new();

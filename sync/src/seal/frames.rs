@@ -17,6 +17,7 @@ use agent_trace_store::env::Env;
 use agent_trace_store::{Error, ErrorKind, Result};
 use chacha20poly1305::aead::{AeadInOut, KeyInit};
 use chacha20poly1305::{Tag, XChaCha20Poly1305, XNonce};
+use rayon::prelude::*;
 use zeroize::Zeroizing;
 
 use crate::head::RemoteId;
@@ -217,15 +218,31 @@ impl Frames {
         parts: [&[u8]; 2],
         out: &mut Vec<u8>,
     ) {
-        out.extend_from_slice(nonce);
         let start = out.len();
-        parts.iter().for_each(|part| out.extend_from_slice(part));
+        out.resize(start + FRAME_OVERHEAD + parts[0].len() + parts[1].len(), 0);
+        self.seal_into(nonce, number, is_last, parts, &mut out[start..]);
+    }
+
+    /// Seals a frame into exactly its place.
+    fn seal_into(
+        &self,
+        nonce: &[u8; NONCE_BYTES],
+        number: u64,
+        is_last: bool,
+        [first, second]: [&[u8]; 2],
+        out: &mut [u8],
+    ) {
+        let (at_nonce, rest) = out.split_at_mut(NONCE_BYTES);
+        let (content, at_tag) = rest.split_at_mut(first.len() + second.len());
+        at_nonce.copy_from_slice(nonce);
+        content[..first.len()].copy_from_slice(first);
+        content[first.len()..].copy_from_slice(second);
         let bound = self.bound(number, is_last);
         let tag = self
             .cipher
-            .encrypt_inout_detached(&XNonce::from(*nonce), &bound, (&mut out[start..]).into())
+            .encrypt_inout_detached(&XNonce::from(*nonce), &bound, content.into())
             .expect("frames are far below the limit of the cipher");
-        out.extend_from_slice(&tag);
+        at_tag.copy_from_slice(&tag);
     }
 
     /// Opens a frame where it lies, and returns what is in it.
@@ -296,7 +313,15 @@ impl Sealer {
         while !bytes.is_empty() {
             // A full frame waits for more, since the last one is sealed otherwise.
             if self.pending.len() == FRAME_BYTES {
-                self.frame();
+                let pending = std::mem::take(&mut self.pending);
+                self.whole(&pending);
+                self.pending = pending;
+                self.pending.clear();
+            }
+            if self.pending.is_empty() && bytes.len() > FRAME_BYTES {
+                let (now, later) = bytes.split_at((bytes.len() - 1) / FRAME_BYTES * FRAME_BYTES);
+                self.whole(now);
+                bytes = later;
             }
             let (now, later) = bytes.split_at(bytes.len().min(FRAME_BYTES - self.pending.len()));
             self.pending.extend_from_slice(now);
@@ -304,11 +329,20 @@ impl Sealer {
         }
     }
 
-    fn frame(&mut self) {
-        let nonce = self.nonce();
-        self.frames.seal(&nonce, self.number, false, [&self.pending, &[]], &mut self.out);
-        self.number += 1;
-        self.pending.clear();
+    /// Seals whole frames, on all threads where there are several.
+    fn whole(&mut self, content: &[u8]) {
+        let nonces: Vec<_> = content.chunks_exact(FRAME_BYTES).map(|_| self.nonce()).collect();
+        let start = self.out.len();
+        self.out.resize(start + nonces.len() * SEALED_FRAME_BYTES, 0);
+        let (frames, first) = (&self.frames, self.number);
+        self.out[start..]
+            .par_chunks_exact_mut(SEALED_FRAME_BYTES)
+            .zip(content.par_chunks_exact(FRAME_BYTES).zip(&nonces))
+            .enumerate()
+            .for_each(|(number, (out, (content, nonce)))| {
+                frames.seal_into(nonce, first + number as u64, false, [content, &[]], out);
+            });
+        self.number += nonces.len() as u64;
     }
 
     fn nonce(&self) -> [u8; NONCE_BYTES] {
@@ -405,6 +439,14 @@ impl Opener {
     /// Takes the next sealed bytes.
     pub fn write(&mut self, mut bytes: &[u8]) -> Result<()> {
         while !bytes.is_empty() {
+            let at_hand = bytes.len() / SEALED_FRAME_BYTES;
+            if self.pending.is_empty() && at_hand > 0 && self.number + 1 < self.shape.frames {
+                let before_last = usize::try_from(self.shape.frames - 1 - self.number).unwrap_or(usize::MAX);
+                let (now, later) = bytes.split_at(at_hand.min(before_last) * SEALED_FRAME_BYTES);
+                self.whole(now)?;
+                bytes = later;
+                continue;
+            }
             let whole = if self.number + 1 == self.shape.frames {
                 FRAME_OVERHEAD + TRAILER_BYTES + self.shape.last
             } else {
@@ -423,6 +465,20 @@ impl Opener {
                 self.number += 1;
             }
         }
+        Ok(())
+    }
+
+    /// Opens whole frames, on all threads where there are several.
+    fn whole(&mut self, sealed: &[u8]) -> Result<()> {
+        let mut sealed = sealed.to_vec();
+        let (frames, first) = (&self.frames, self.number);
+        let opened: Vec<&mut [u8]> = sealed
+            .par_chunks_exact_mut(SEALED_FRAME_BYTES)
+            .enumerate()
+            .map(|(number, frame)| frames.open(first + number as u64, false, frame))
+            .collect::<Result<_>>()?;
+        self.number += opened.len() as u64;
+        opened.iter().for_each(|content| self.content.extend_from_slice(content));
         Ok(())
     }
 

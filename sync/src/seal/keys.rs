@@ -9,12 +9,14 @@ use agent_trace_store::codec::{Decoder, Encoder, length_u32};
 use agent_trace_store::env::Env;
 use agent_trace_store::id::encode_hex;
 use agent_trace_store::layout::{create_dir_durably, read_small, write_durably};
-use agent_trace_store::{Error, ErrorKind, Result};
+use agent_trace_store::{Error, ErrorKind, Result, Store};
 
 use super::ring::{KeyId, Ring};
 use super::secret::{Secret, recipient};
+use crate::address::RemoteUrl;
 use crate::head::RemoteId;
 use crate::limits::{KEY_EPOCHS_MAX, KEY_MEMBERS_MAX, KEYS_BYTES_MAX};
+use crate::state::State;
 use crate::transport::Transport;
 
 const MAGIC: &[u8; 8] = b"ATKEYSEN";
@@ -82,9 +84,19 @@ pub fn load(
         return Err(gone_back("the keys of the remote are not those that this store has seen there"));
     }
     if found != seen {
+        // Whoever made them may have died before their name was durable; what is noted must not go again by itself.
+        transport.keep(&key_of(newest))?;
         found.save(env, &note)?;
     }
     Ok(Some(ring))
+}
+
+/// The epoch of the key at an address as it was last seen there, without asking.
+pub fn key_epoch(store: &Store, address: &RemoteUrl) -> Result<Option<u32>> {
+    let Some(id) = State::remote_at(store, &address.name())? else { return Ok(None) };
+    let path = store.dir().join("remotes").join(encode_hex(&id)).join("keys");
+    let seen = Seen::load(store.env(), &path)?;
+    Ok(Some(seen.epoch()).filter(|epoch| *epoch > 0))
 }
 
 fn gone_back(message: &str) -> Error {
@@ -171,6 +183,11 @@ pub struct Seen(pub Vec<KeyId>);
 impl Seen {
     fn of(ring: &Ring) -> Seen {
         Seen((1..=ring.epoch()).filter_map(|epoch| ring.key_id(epoch)).collect())
+    }
+
+    /// The newest epoch.
+    pub fn epoch(&self) -> u32 {
+        length_u32(self.0.len())
     }
 
     /// The bytes of the note.

@@ -16,7 +16,7 @@ use std::path::Path;
 
 use agent_trace_store::codec::{Decoder, Encoder, length_u32};
 use agent_trace_store::env::Env;
-use agent_trace_store::layout::{create_dir_durably, read_small, write_durably};
+use agent_trace_store::layout::{read_small, write_durably};
 use agent_trace_store::{Error, Result, SegmentId, WriterId};
 
 use crate::limits::{HEADS_MAX, SEALED_NAMES_MAX};
@@ -40,6 +40,8 @@ pub struct Names {
     /// Writers whose heads have been read.
     pub writers: BTreeSet<WriterId>,
     segments: BTreeMap<SegmentId, Vec<There>>,
+    /// What has been removed since they were read; the file may still name it.
+    forgotten: BTreeSet<SegmentId>,
 }
 
 impl Names {
@@ -50,6 +52,7 @@ impl Names {
 
     /// Learns a name, which becomes the first; says whether it is news.
     pub fn learn(&mut self, id: SegmentId, there: There) -> bool {
+        self.forgotten.remove(&id);
         let known = self.segments.entry(id).or_default();
         if known.first() == Some(&there) {
             return false;
@@ -62,6 +65,7 @@ impl Names {
     /// Forgets the names of a segment.
     pub fn forget(&mut self, id: &SegmentId) {
         self.segments.remove(id);
+        self.forgotten.insert(*id);
     }
 
     /// Plain ids by names there.
@@ -72,7 +76,7 @@ impl Names {
     /// Takes over what another process has learned.
     fn merge(&mut self, other: Names) {
         self.writers.extend(other.writers);
-        for (id, there) in other.segments {
+        for (id, there) in other.segments.into_iter().filter(|(id, _)| !self.forgotten.contains(id)) {
             let known = self.segments.entry(id).or_default();
             known.extend(there.into_iter().filter(|there| !known.contains(there)).collect::<Vec<_>>());
         }
@@ -132,9 +136,6 @@ impl Names {
     /// Keeps them, durably, with what another process has kept meanwhile.
     pub fn save(&mut self, env: &Env, path: &Path) -> Result<()> {
         self.merge(Names::load(env, path));
-        let dir = path.parent().expect("it lies in the cache of a remote");
-        create_dir_durably(env, dir)
-            .map_err(|error| Error::io(format!("cannot create `{}`", dir.display()), error))?;
         write_durably(env, path, &self.encode(), true)
     }
 }

@@ -10,6 +10,7 @@ use agent_trace_store::question::{self, Query};
 use agent_trace_store::{ErrorKind, Kind, ObjectId, Result, Store};
 use agent_trace_sync::pull::{PullOptions, PullReport, pull};
 use agent_trace_sync::push::{PushOptions, PushReport, push};
+use agent_trace_sync::seal::names::Names;
 use agent_trace_sync::transport::Transport;
 
 use crate::support::{add, ledger, trace_id};
@@ -373,6 +374,11 @@ fn whoever_clears_up_sees_plain_names_and_can_remove() {
         transport.remove(&format!("segments/{segment}")).unwrap();
     }
     assert!(world.files("/remote/segments").is_empty());
+    drop(remote);
+    let kept = Names::load(&world.env, &access.path(&id, "names"));
+    assert!(state.segments.keys().all(|segment| kept.of(segment).is_empty()), "what is removed is forgotten");
+    let remote = crate::remote(&world.env, &access, false).unwrap();
+    let transport: &dyn Transport = remote.transport();
     let manifest = agent_trace_store::id::encode_hex(&state.heads[&a.writer()].manifest);
     let listed: Vec<String> = transport.survey("manifests").unwrap().into_iter().map(|it| it.name).collect();
     assert_eq!(listed, std::slice::from_ref(&manifest));

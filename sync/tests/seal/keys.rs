@@ -10,7 +10,7 @@ use agent_trace_sync::address::RemoteUrl;
 use agent_trace_sync::pull::{PullOptions, pull};
 use agent_trace_sync::push::{PushOptions, push};
 use agent_trace_sync::remote::{Format, Remote};
-use agent_trace_sync::seal::{Access, Change, Secret};
+use agent_trace_sync::seal::{Access, Change, Ring, Secret};
 
 use crate::support::{add, ledger};
 use crate::{KEYS, access, remote};
@@ -208,6 +208,23 @@ fn secrets_are_read_or_refused_without_showing_them() {
     assert_eq!(Secret::parse(&text).unwrap().recipients(), [recipient]);
     let both = Secret::parse(&format!("# mine\n{}\n\n{}\n", KEYS[0], KEYS[1])).unwrap();
     assert_eq!(both.recipients().len(), 2);
+}
+
+/// `AGENT_TRACE_BLESS=1` seals it anew, with other random bytes.
+#[test]
+fn a_file_of_keys_that_was_sealed_once_opens_for_ever() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/keys");
+    let ring = Ring::from_keys([7; 16], &[[1; 32], [2; 32]], vec![recipient(0), recipient(1)]);
+    if std::env::var_os("AGENT_TRACE_BLESS").is_some() {
+        std::fs::write(&path, Secret::parse(KEYS[2]).unwrap().wrap(&ring).unwrap()).unwrap();
+    }
+    let sealed = std::fs::read(&path).unwrap();
+    for person in [0, 1] {
+        let opened = Secret::parse(KEYS[person]).unwrap().unwrap(&sealed).unwrap();
+        assert_eq!(opened.encode(), ring.encode());
+    }
+    let error = Secret::parse(KEYS[2]).unwrap().unwrap(&sealed).err().unwrap();
+    assert_eq!(error.kind(), ErrorKind::Locked, "whoever seals it need not be a member");
 }
 
 #[test]

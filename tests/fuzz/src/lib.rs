@@ -25,6 +25,7 @@ pub use agent_trace_tests::{MemoryFile, Random};
 
 mod capture;
 pub mod remotes;
+pub mod seal;
 pub mod spool;
 pub mod wire;
 
@@ -66,6 +67,12 @@ pub const TARGETS: &[Target] = &[
     Target { name: "remote_state", run: remotes::remote_state, seed: remotes::seed_state },
     Target { name: "own_head", run: remotes::own_head, seed: remotes::seed_own_head },
     Target { name: "footer_copy", run: remotes::footer_copy, seed: remotes::seed_footer_copy },
+    Target { name: "sealed_file", run: seal::sealed_file, seed: seal::seed_file },
+    Target { name: "key_ring", run: seal::key_ring, seed: seal::seed_ring },
+    Target { name: "keys_file", run: seal::keys_file, seed: seal::seed_keys },
+    Target { name: "sealed_manifest", run: seal::sealed_manifest, seed: seal::seed_manifest },
+    Target { name: "sealed_names", run: seal::sealed_names, seed: seal::seed_names },
+    Target { name: "key_note", run: seal::key_note, seed: seal::seed_note },
     Target { name: "arrivals", run: wire::arrivals, seed: wire::seed_arrivals },
     Target { name: "reconcile_request", run: wire::reconcile_request, seed: wire::seed_reconcile_request },
     Target { name: "symbols", run: wire::symbols, seed: wire::seed_symbols },

@@ -1,0 +1,4 @@
+//! Runs `key_note` under libFuzzer.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| agent_trace_fuzz::seal::key_note(bytes));

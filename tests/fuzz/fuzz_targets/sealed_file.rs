@@ -1,0 +1,4 @@
+//! Runs `sealed_file` under libFuzzer.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| agent_trace_fuzz::seal::sealed_file(bytes));
