@@ -7,6 +7,7 @@ mod backfill;
 mod config;
 mod link;
 mod notes;
+mod privacy;
 mod serve;
 mod words;
 
@@ -28,6 +29,7 @@ pub(crate) use config::{Config, Projects};
 pub(crate) use hooks::{Hooks, HooksInstall, HooksOf, HooksRemove, HooksStatus};
 pub(crate) use link::{CommitLink, Link};
 pub(crate) use notes::{Include, Notes};
+pub(crate) use privacy::{Privacy, PrivacyScan};
 pub(crate) use serve::Serve;
 pub(crate) use words::{Rule, RuleName, RuleTool, Summary, SummaryGenerate};
 
@@ -160,6 +162,9 @@ pub(crate) enum Command {
     Pull(Pull),
     /// Push, then pull
     Sync(Sync),
+    /// Find secrets before they leave, and say what is none
+    #[command(subcommand)]
+    Privacy(Privacy),
     /// Install, remove and look at the hooks of agents and of git
     #[command(subcommand)]
     Hooks(Hooks),
@@ -448,6 +453,9 @@ pub(crate) struct Push {
     /// Count, send nothing
     #[arg(long)]
     pub(crate) dry_run: bool,
+    /// Send it although it holds secrets, and look for none
+    #[arg(long)]
+    pub(crate) allow_sensitive: bool,
 }
 
 /// `pull`
@@ -476,6 +484,9 @@ pub(crate) struct Sync {
     /// The remote; where it is not given: the only one, else the default one, else `origin`
     #[arg(long, value_name = "NAME")]
     pub(crate) remote: Option<String>,
+    /// Send it although it holds secrets, and look for none
+    #[arg(long)]
+    pub(crate) allow_sensitive: bool,
 }
 
 /// `compact`

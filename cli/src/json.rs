@@ -4,11 +4,13 @@
 
 mod ask;
 mod hooks;
+mod privacy;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 pub(crate) use ask::*;
+pub(crate) use privacy::*;
 
 use agent_trace_store::Kind;
 use agent_trace_sync::client::ProjectRow;
@@ -219,6 +221,8 @@ pub(crate) struct Status {
     pub(crate) remotes: Vec<RemoteStatus>,
     /// What hooks have brought; nothing for a store outside git.
     pub(crate) capture: Option<Capture>,
+    /// What is known of secrets.
+    pub(crate) privacy: PrivacyStatus,
 }
 
 /// What hooks have brought and what became of it.
@@ -390,6 +394,8 @@ pub(crate) struct Push {
     pub(crate) gone_back: Vec<String>,
     pub(crate) refused: Vec<String>,
     pub(crate) forks: Vec<String>,
+    /// What was sent and may be a secret.
+    pub(crate) possible_secrets: u64,
 }
 
 /// `project create`

@@ -20,6 +20,7 @@ mod json;
 mod link;
 mod notes;
 mod pager;
+mod privacy;
 mod project;
 mod remotes;
 mod report;

@@ -32,6 +32,8 @@ pub enum ErrorKind {
     Full,
     /// The caller may not do this.
     Denied,
+    /// The privacy gate found something that must not leave.
+    Refused,
 }
 
 /// An error with the operation that failed and the cause below it.

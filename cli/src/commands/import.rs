@@ -15,13 +15,18 @@ const BAD_SHOWN_MAX: usize = 100;
 pub(super) fn run(context: &Context, args: &args::Import) -> Result<Done, Failure> {
     let since = context.time(args.since.as_deref(), Edge::First)?;
     agent_trace_store::env::yield_to_others();
-    let (_, store) = context.open()?;
+    let (place, store) = context.open()?;
     for path in &args.paths {
         let doing = |error| Error::io(format!("cannot look at `{}`", path.display()), error);
         context.env.fs.metadata(path).map_err(doing)?;
     }
-    let options =
-        import::Options { paths: args.paths.clone(), since, dry_run: args.dry_run, index: !args.no_index };
+    let options = import::Options {
+        paths: args.paths.clone(),
+        since,
+        dry_run: args.dry_run,
+        index: !args.no_index,
+        redaction: context.redaction(&place)?,
+    };
     let report = {
         let progress = context.ui.progress();
         import::run(&store, &options, progress.as_ref())?

@@ -10,7 +10,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use agent_trace_store::env::{Env, Metadata};
 use agent_trace_store::intake::{Intake, Taken};
@@ -31,6 +31,8 @@ mod walk;
 #[cfg(test)]
 mod tests;
 
+use crate::privacy::redact::Redaction;
+
 pub(crate) use probe::Head;
 pub(crate) use transcripts::conversation;
 
@@ -48,6 +50,8 @@ pub struct Options {
     pub dry_run: bool,
     /// Brings the index up to date at the end.
     pub index: bool,
+    /// What replaces secrets before anything is stored, where the user wants that.
+    pub(crate) redaction: Option<Arc<Redaction>>,
 }
 
 /// What an import found and did.
