@@ -26,6 +26,8 @@ mod layout;
 mod measure;
 mod ours;
 mod peers;
+mod planted;
+mod privacy;
 mod python;
 mod questions;
 mod reconcile;
@@ -134,6 +136,8 @@ enum Work {
     Reconcile,
     /// Opening after kill -9
     Recover,
+    /// The privacy gate: rate, planted secrets, false findings
+    Privacy,
     /// Attribution of lines through every kind of history, against the peer if --peer is given
     Attribution,
     /// Makes synthetic records in DIR
@@ -204,7 +208,7 @@ type Section = fn(&Options, &mut Report) -> Result<()>;
 
 /// Runs the sections asked for; one that cannot go on does not stop the next.
 fn measured(work: &Work, options: &Options, report: &mut Report) {
-    let sections: [(&str, Section); 9] = [
+    let sections: [(&str, Section); 10] = [
         ("corpus", corpus::run),
         ("records", records::run),
         ("questions", questions::run),
@@ -213,6 +217,7 @@ fn measured(work: &Work, options: &Options, report: &mut Report) {
         ("capture", capture::run),
         ("reconcile", reconcile::run),
         ("recover", recover::run),
+        ("privacy", privacy::run),
         ("attribution", attribution::run),
     ];
     let wanted = match work {
@@ -224,6 +229,7 @@ fn measured(work: &Work, options: &Options, report: &mut Report) {
         Work::Capture => "capture",
         Work::Reconcile => "reconcile",
         Work::Recover => "recover",
+        Work::Privacy => "privacy",
         Work::Attribution => "attribution",
         _ => "all",
     };

@@ -457,3 +457,38 @@ fn files(dir: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
     entries.flat_map(|path| if path.is_dir() { files(&path) } else { vec![path] }).collect()
 }
+
+#[test]
+fn what_is_elsewhere_is_looked_through_once_it_is_here() {
+    let (one, two) = (World::new(), World::new());
+    one.import("t.jsonl", &lines(2000, Some(4)));
+    one.run(&["push", "--full", "--allow-sensitive"]).ends(0);
+    let url = format!("file://{}", one.path("team").display());
+    two.run(&["remote", "set-url", "team", &url]).ends(0);
+    two.run(&["pull", "--no-transcripts"]).ends(0);
+    two.run(&["privacy", "scan"]).ends(0);
+    assert_eq!(two.run(&["--json", "status"]).ends(0).json()["privacy"]["not_scanned"], json!(1));
+    two.run(&["pull", "--transcripts"]).ends(0);
+    two.run(&["privacy", "scan"]).ends(8);
+}
+
+#[test]
+fn the_flusher_marks_what_hooks_bring() {
+    let world = World::new();
+    let transcript = world.path("home/.claude/projects/-r/s1.jsonl");
+    fs::create_dir_all(transcript.parent().unwrap()).unwrap();
+    fs::write(&transcript, lines(8, Some(4)).concat()).unwrap();
+    let payload = json!({"session_id": "s1", "transcript_path": transcript, "cwd": world.path("r"),
+        "hook_event_name": "Stop"});
+    let mut command = support::command(PROGRAM, &world.path("r"), &world.path("home"));
+    let mut child = command.arg("record").stdin(std::process::Stdio::piped()).spawn().unwrap();
+    std::io::Write::write_all(&mut child.stdin.take().unwrap(), payload.to_string().as_bytes()).unwrap();
+    assert!(child.wait().unwrap().success());
+    // It ends by itself; a machine may be slow.
+    let is_marked = (0..600).any(|_| {
+        std::thread::sleep(std::time::Duration::from_millis(100));
+        world.run(&["--json", "status"]).ends(0).json()["privacy"]["certain"] == json!(1)
+    });
+    assert!(is_marked);
+    assert!(world.run(&["status"]).ends(0).out.contains("1 secret(s)"));
+}

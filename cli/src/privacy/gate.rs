@@ -65,7 +65,8 @@ pub(crate) fn scanned(
     let rules = policy.rules(store.env())?;
     let cost = Objects { store, rules: &rules, key, progress, until }.scan(wanted, &mut scanned)?;
     if cost.events > 0 {
-        scanned.save(store)?;
+        // Where it cannot be kept, all is looked through again the next time.
+        let _ = scanned.save(store);
     }
     Ok((scanned, cost))
 }

@@ -25,4 +25,7 @@ pub(crate) mod gate;
 pub(crate) mod redact;
 
 #[cfg(test)]
+#[path = "../../../benches/src/planted.rs"]
+mod planted;
+#[cfg(test)]
 mod tests;

@@ -64,6 +64,8 @@ struct Outcome {
     /// Transcripts that were looked through.
     bodies: Vec<(ObjectId, u64)>,
     bytes: u64,
+    /// Whether an object is not here: nothing can leave with this event then, and it is looked at again.
+    is_away: bool,
 }
 
 impl Objects<'_> {
@@ -121,9 +123,12 @@ impl Objects<'_> {
         let mut ranges = Vec::new();
         for outcome in outcomes.into_iter().flatten() {
             let item = outcome.item;
+            cost.bytes += outcome.bytes;
+            if outcome.is_away {
+                continue;
+            }
             ranges.push((item.writer, item.seq.get(), item.seq.get()));
             cost.events += 1;
-            cost.bytes += outcome.bytes;
             for (id, bytes) in outcome.bodies {
                 scanned.note_body(&item.key, id, bytes);
             }
@@ -146,8 +151,14 @@ impl Objects<'_> {
         known: &Scanned,
         last: &mut Option<Body>,
     ) -> Result<Outcome> {
-        let mut outcome = Outcome { found: Vec::new(), bodies: Vec::new(), bytes: 0, item };
+        let mut outcome = Outcome { found: Vec::new(), bodies: Vec::new(), bytes: 0, is_away: false, item };
         let objects = std::mem::take(&mut outcome.item.objects);
+        for id in &objects {
+            if self.store.locate(id)?.is_none() {
+                outcome.is_away = true;
+                return Ok(outcome);
+            }
+        }
         for (number, id) in objects.iter().enumerate() {
             let inside = if number > 0 {
                 let (key, bytes) = (&outcome.item.key, &mut outcome.bytes);

@@ -264,3 +264,79 @@ impl File for RedactedFile {
         Err(io::ErrorKind::Unsupported.into())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::collections::BTreeSet;
+
+    use serde_json::Value;
+
+    use super::super::finding::FingerprintKey;
+    use super::super::planted::{FORMS, plant};
+    use super::*;
+
+    fn redaction(strict: bool) -> Redaction {
+        let key = FingerprintKey::new([7; 32]);
+        let policy = Policy { mode: Mode::Redact, strict, rules: Vec::new(), allow: BTreeSet::new(), key };
+        Redaction { policy, rules: RuleSet::read(&[]).unwrap() }
+    }
+
+    #[test]
+    fn what_was_redacted_holds_no_secret_and_is_json_as_before() {
+        let redaction = redaction(true);
+        let (mut gone, mut all) = (0, 0);
+        for one in plant(3, 6) {
+            assert!(FORMS.contains(&one.form));
+            all += 1;
+            let was_json = serde_json::from_str::<Value>(&one.line).is_ok();
+            let Some((redacted, tally)) = redaction.bytes(one.line.as_bytes()) else { continue };
+            gone += 1;
+            let text = String::from_utf8(redacted.clone()).unwrap();
+            assert!(!text.contains(&one.secret), "{} {:?}: {text}", one.kind, one.form);
+            assert!(text.contains("\u{2039}redacted:"), "{text}");
+            assert_eq!(
+                serde_json::from_str::<Value>(&text).is_ok(),
+                was_json,
+                "{} {:?}: {text}",
+                one.kind,
+                one.form
+            );
+            assert!(tally.values().sum::<u64>() > 0);
+            assert!(redaction.bytes(&redacted).is_none(), "once is enough: {text}");
+        }
+        assert!(gone * 100 >= all * 97, "{gone} of {all}");
+    }
+
+    #[test]
+    fn what_stands_round_a_secret_stays() {
+        let token = "ghp_f4Kz9Qw81LmXf2Nz7Qc81LmXa4Kz9Qw83LpX";
+        let redaction = redaction(false);
+        let line = format!(r#"{{"a":"x \"{token}\" y","n":12345678901234567890,"b":["{token}\n",null]}}"#);
+        let (redacted, tally) = redaction.bytes(line.as_bytes()).unwrap();
+        let placeholder = format!(
+            "\u{2039}redacted:github-pat:{}\u{203a}",
+            redaction.policy.key.fingerprint(token.as_bytes())
+        );
+        assert_eq!(String::from_utf8(redacted).unwrap(), line.replace(token, &placeholder));
+        assert_eq!(tally["github-pat"], 2);
+        assert!(redaction.bytes(b"{\"a\":\"nothing\"}").is_none());
+    }
+
+    #[test]
+    fn secrets_side_by_side_and_across_each_other_all_go() {
+        let token = "ghp_f4Kz9Qw81LmXf2Nz7Qc81LmXa4Kz9Qw83LpX";
+        let redaction = redaction(true);
+        for line in [
+            format!("{token} {token}"),
+            format!("https://u:{token}@h.io/ token={token}&key={token}"),
+            format!("curl -H \"Authorization: Bearer {token}\" https://a:{token}@b.io"),
+            format!("password: \"{token}\" api_key='{token}'"),
+        ] {
+            let (redacted, _) = redaction.bytes(line.as_bytes()).unwrap();
+            let text = String::from_utf8(redacted).unwrap();
+            assert!(!text.contains(&token[4..]), "{text}");
+        }
+    }
+}

@@ -26,6 +26,8 @@ use super::limits::SCANNED_BYTES_MAX;
 const MAGIC: &[u8; 8] = b"ATSCAN\0\0";
 const VERSION: u32 = 1;
 const TEXT_BYTES_MAX: usize = 4096;
+/// What was written aside and is older has been left behind.
+const LEFT_MICROS_MIN: i64 = 3_600_000_000;
 
 /// Where a secret stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -78,10 +80,18 @@ impl Scanned {
         }
     }
 
-    /// Keeps it.
+    /// Keeps it; clears up what was left aside by those that were killed.
     pub(crate) fn save(&self, store: &Store) -> Result<()> {
         let path = file(store.dir());
         let dir = path.parent().unwrap_or(store.dir());
+        let (fs, now) = (&store.env().fs, store.env().clock.now().micros());
+        for entry in fs.list(dir).unwrap_or_default() {
+            let aside = dir.join(&entry.name);
+            let modified = fs.metadata(&aside).map_or(now, |metadata| metadata.modified.micros());
+            if entry.name != "scanned" && now - modified > LEFT_MICROS_MIN {
+                let _ = fs.remove(&aside);
+            }
+        }
         create_dir_durably(store.env(), dir)
             .map_err(|error| Error::io(format!("cannot create `{}`", dir.display()), error))?;
         write_durably(store.env(), &path, &self.encode(), true)
