@@ -126,7 +126,7 @@ impl Redaction {
         };
         let mut scanner = Scanner::new(&self.rules);
         let mut pending = Vec::new();
-        let mut at = 0;
+        let (mut at, mut is_of_values) = (0, false);
         while at < bytes {
             let start = pending.len();
             let count = usize::try_from((bytes - at).min(STREAM_BYTES as u64)).unwrap_or(STREAM_BYTES);
@@ -143,8 +143,12 @@ impl Redaction {
                 }
                 None => continue,
             };
-            // The last line is whole where it says so itself, or where it is all there is.
-            let is_whole = at == bytes && (made.taken == 0 && end == 0 || is_value(&pending[end..]));
+            if made.taken == 0 && end > 0 {
+                let first = memchr::memchr(b'\n', &pending).unwrap_or(end);
+                is_of_values = document::is_json(&pending[..first]) && is_value(&pending[..first]);
+            }
+            // Where each line is a value, the last one is whole if it is one too. Other files are taken as they are.
+            let is_whole = at == bytes && (!is_of_values || is_value(&pending[end..]));
             let end = if is_whole { pending.len() } else { end };
             let lines = &pending[..end];
             let redacted = self.lines(&mut scanner, lines);
@@ -322,6 +326,41 @@ mod tests {
         assert_eq!(String::from_utf8(redacted).unwrap(), line.replace(token, &placeholder));
         assert_eq!(tally["github-pat"], 2);
         assert!(redaction.bytes(b"{\"a\":\"nothing\"}").is_none());
+    }
+
+    /// What becomes of a file.
+    fn file(content: &str) -> (String, u64) {
+        let dir = tempfile::tempdir().unwrap();
+        let env = agent_trace_store::env::os_env();
+        let source = env.fs.create(&dir.path().join("t"), true).unwrap();
+        source.write_all_at(content.as_bytes(), 0).unwrap();
+        let redacted = redaction(false).file(&env, &*source, content.len() as u64, dir.path()).unwrap();
+        let mut bytes = vec![0; usize::try_from(redacted.bytes).unwrap()];
+        (&redacted as &dyn File).read_exact_at(&mut bytes, 0).unwrap();
+        let taken = redacted.taken;
+        drop(redacted);
+        assert_eq!(env.fs.list(dir.path()).unwrap().len(), 1, "it has gone");
+        (String::from_utf8(bytes).unwrap(), taken)
+    }
+
+    #[test]
+    fn a_line_without_an_end_waits_only_where_lines_are_values() {
+        for (content, taken) in [
+            ("", ""),
+            ("{\"a\":1}\n{\"b\":", "{\"a\":1}\n"),
+            ("{\"a\":1}\n{\"b\":2}", "{\"a\":1}\n{\"b\":2}"),
+            ("{\"a\":1}\n", "{\"a\":1}\n"),
+            ("{\n \"a\": 1\n}", "{\n \"a\": 1\n}"),
+            ("{\"a\":", "{\"a\":"),
+            ("text\nand more", "text\nand more"),
+        ] {
+            assert_eq!(file(content), (taken.to_owned(), taken.len() as u64), "{content}");
+        }
+        let long = format!("{{\"a\":\"{}\"}}\n", "x".repeat(STREAM_BYTES * 5 / 2));
+        let content = format!("{long}{{\"t\":\"ghp_f4Kz9Qw81LmXf2Nz7Qc81LmXa4Kz9Qw83LpX\"}}\n{{\"cut");
+        let (redacted, taken) = file(&content);
+        assert!(redacted.starts_with(&long) && redacted.contains("redacted:github-pat"));
+        assert_eq!(taken as usize, content.len() - 5);
     }
 
     #[test]
