@@ -212,3 +212,56 @@ fn decode(bytes: &[u8]) -> Result<Scanned> {
     decoder.finish()?;
     Ok(scanned)
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    fn sample() -> Scanned {
+        let mut scanned = Scanned::new("rules", "key");
+        let writer = WriterId::from_bytes([3; 32]);
+        scanned.events = EventSet::from_ranges([(writer, 1, 1_000_000)]);
+        let (rule, fingerprint) = ("github-pat".to_owned(), "0123456789abcdef".to_owned());
+        let finding = Finding { rule, class: Class::Certain, fingerprint, hint: "ghp_".to_owned() };
+        let number = scanned.finding(&finding);
+        assert_eq!(scanned.finding(&finding), number, "each once");
+        let object = ObjectId::from_bytes([5; 32]);
+        let seq = Seq::new(7).unwrap();
+        let key = "conversation".to_owned();
+        scanned.note_body(&key, object, 10);
+        scanned.note_body(&key, ObjectId::from_bytes([6; 32]), 9);
+        let kind = Kind::TRANSCRIPT;
+        scanned.add(Place { writer, seq, kind, key, object, finding: number, offset: 9, count: 2 });
+        scanned
+    }
+
+    #[test]
+    fn what_was_noted_is_read_back_and_what_is_damaged_is_not() {
+        let scanned = sample();
+        let bytes = scanned.encode();
+        assert!(bytes.len() < 400, "{}", bytes.len());
+        let read = decode(&bytes).unwrap();
+        assert_eq!((&read.events, &read.findings), (&scanned.events, &scanned.findings));
+        assert_eq!(read.places(), scanned.places());
+        let object = ObjectId::from_bytes([5; 32]);
+        assert_eq!(read.body("conversation"), Some(object), "the longest");
+        assert_eq!(read.places_of(&object).count(), 1);
+        assert_eq!(read.encode(), bytes);
+        for end in 0..bytes.len() {
+            assert!(decode(&bytes[..end]).is_err(), "{end}");
+            let mut flipped = bytes.clone();
+            flipped[end] ^= 1;
+            assert!(decode(&flipped).is_err(), "{end}");
+        }
+        // Where the check fits, what it covers is still read with care.
+        for end in 0..bytes.len() - 32 {
+            let mut false_one = bytes[..bytes.len() - 32].to_vec();
+            false_one[end] ^= 0x80;
+            let check = blake3::hash(&false_one);
+            false_one.extend_from_slice(check.as_bytes());
+            let _ = decode(&false_one);
+        }
+    }
+}
