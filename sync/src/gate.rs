@@ -3,9 +3,13 @@
 //! Knows nothing of secrets. A push, an export and whatever else sends events asks the same gate; a refusal is an error
 //! of kind `Refused`, and nothing has been sent then.
 
+use std::collections::HashMap;
+
 use agent_trace_store::event::Laid;
+use agent_trace_store::segment::all_ids;
 use agent_trace_store::seqs::EventSet;
-use agent_trace_store::{Result, Store};
+use agent_trace_store::store::{Handle, Location};
+use agent_trace_store::{ObjectId, Result, Store};
 
 use crate::light::{take, walk};
 use crate::select::sources;
@@ -26,11 +30,14 @@ impl Gate for Open {
     }
 }
 
-/// Hands over the events of a set that the store holds, segment by segment.
+/// Events of one segment from which on its table of ids is read, so that no record is looked for by itself.
+const TABLE_EVENTS_MIN: usize = 64;
+
+/// Hands over the events of a set that the store holds, segment by segment; of many with the places of their records.
 pub fn each_event(
     store: &Store,
     wanted: &EventSet,
-    each: &mut dyn FnMut(&Laid<'_>) -> Result<()>,
+    each: &mut dyn FnMut(&Laid<'_>, Option<Location>) -> Result<()>,
 ) -> Result<()> {
     if wanted.is_empty() {
         return Ok(());
@@ -42,7 +49,20 @@ pub fn each_event(
             break;
         }
         let numbers = take(&source, &mut rest)?;
-        walk(&source, &numbers, |_, laid| each(laid))?;
+        let mut places: HashMap<ObjectId, (u32, u32)> = HashMap::new();
+        if let (Handle::Sealed(sealed), true) = (&source.handle, numbers.len() >= TABLE_EVENTS_MIN) {
+            let ids = all_ids(sealed.file.as_ref(), &sealed.key, &sealed.directory)?;
+            places.extend(ids.into_iter().map(|entry| (entry.id, (entry.frame, entry.slot))));
+        }
+        walk(&source, &numbers, |_, laid| {
+            let place = laid.objects().next().and_then(|id| places.get(&id));
+            let place = place.map(|(frame, slot)| Location {
+                handle: source.handle.clone(),
+                frame: *frame,
+                slot: *slot,
+            });
+            each(laid, place)
+        })?;
     }
     Ok(())
 }

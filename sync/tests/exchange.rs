@@ -276,7 +276,7 @@ struct Closed(std::cell::RefCell<Vec<Vec<String>>>);
 impl Gate for Closed {
     fn ask(&self, store: &Store, leaving: &EventSet) -> agent_trace_store::Result<()> {
         let mut keys = Vec::new();
-        each_event(store, leaving, &mut |laid| {
+        each_event(store, leaving, &mut |laid, _| {
             keys.push(laid.key.to_owned());
             Ok(())
         })?;

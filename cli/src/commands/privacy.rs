@@ -56,7 +56,7 @@ fn scan_store(context: &Context, args: &args::PrivacyScan) -> Result<Done, Failu
 /// The events of records that are not older.
 fn events_since(store: &Store, since: Timestamp) -> Result<EventSet, Failure> {
     let mut ranges = Vec::new();
-    each_event(store, &all_events(store)?, &mut |laid| {
+    each_event(store, &all_events(store)?, &mut |laid, _| {
         if laid.time >= since {
             ranges.push((laid.writer, laid.seq.get(), laid.seq.get()));
         }

@@ -5,10 +5,11 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use agent_trace_store::object::Part;
+use agent_trace_store::object::{Part, Stored};
 use agent_trace_store::progress::Progress;
 use agent_trace_store::seqs::EventSet;
-use agent_trace_store::{Kind, ObjectId, Result, Seq, Store, WriterId};
+use agent_trace_store::store::Location;
+use agent_trace_store::{ErrorKind, Kind, ObjectId, Result, Seq, Store, WriterId};
 use agent_trace_sync::gate::each_event;
 use rayon::prelude::*;
 
@@ -52,6 +53,8 @@ struct Item {
     kind: Kind,
     key: String,
     objects: Vec<ObjectId>,
+    /// Where the record stands, if that is known.
+    place: Option<Location>,
 }
 
 /// What an object holds, by fingerprint and rule.
@@ -78,7 +81,7 @@ impl Objects<'_> {
         }
         self.progress.start("looking for secrets", Some(todo.len()));
         let mut waiting = Vec::new();
-        each_event(self.store, &todo, &mut |laid| {
+        each_event(self.store, &todo, &mut |laid, place| {
             if cost.is_cut_short {
                 return Ok(());
             }
@@ -88,6 +91,7 @@ impl Objects<'_> {
                 kind: laid.kind,
                 key: laid.key.to_owned(),
                 objects: laid.objects().collect(),
+                place,
             });
             if waiting.len() >= PORTION_EVENTS {
                 self.portion(std::mem::take(&mut waiting), scanned, &mut cost)?;
@@ -153,7 +157,7 @@ impl Objects<'_> {
     ) -> Result<Outcome> {
         let mut outcome = Outcome { found: Vec::new(), bodies: Vec::new(), bytes: 0, is_away: false, item };
         let objects = std::mem::take(&mut outcome.item.objects);
-        for id in &objects {
+        for id in objects.iter().skip(1) {
             if self.store.locate(id)?.is_none() {
                 outcome.is_away = true;
                 return Ok(outcome);
@@ -168,7 +172,13 @@ impl Objects<'_> {
                 *last = Some(body);
                 inside
             } else {
-                let record = self.store.read(id)?;
+                let record = match self.record(id, outcome.item.place.take()) {
+                    Err(error) if error.kind() == ErrorKind::NotFound => {
+                        outcome.is_away = true;
+                        return Ok(outcome);
+                    }
+                    record => record?,
+                };
                 outcome.bytes += record.len() as u64;
                 let mut inside = Inside::new();
                 let mut stream = Stream::new(scanner, None, 0);
@@ -183,6 +193,19 @@ impl Objects<'_> {
         }
         outcome.item.objects = objects;
         Ok(outcome)
+    }
+
+    /// Reads a record, and compares its hash.
+    fn record(&self, id: &ObjectId, place: Option<Location>) -> Result<Vec<u8>> {
+        if let Some(place) = place {
+            let objects = self.store.objects(&place.handle, place.frame)?;
+            if let Stored::Plain(bytes) = objects.get(place.slot as usize)?
+                && ObjectId::of(bytes) == *id
+            {
+                return Ok(bytes.to_vec());
+            }
+        }
+        self.store.read(id)
     }
 
     fn note(&self, inside: &mut Inside, at: u64, hit: &Hit) {
