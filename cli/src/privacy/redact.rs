@@ -360,7 +360,7 @@ mod tests {
         let content = format!("{long}{{\"t\":\"ghp_f4Kz9Qw81LmXf2Nz7Qc81LmXa4Kz9Qw83LpX\"}}\n{{\"cut");
         let (redacted, taken) = file(&content);
         assert!(redacted.starts_with(&long) && redacted.contains("redacted:github-pat"));
-        assert_eq!(taken as usize, content.len() - 5);
+        assert_eq!(taken, content.len() as u64 - 5);
     }
 
     #[test]
