@@ -29,6 +29,8 @@ mod layout;
 mod measure;
 mod ours;
 mod peers;
+mod planted;
+mod privacy;
 mod python;
 mod questions;
 mod reconcile;
@@ -146,6 +148,8 @@ enum Work {
     Reconcile,
     /// Opening after kill -9
     Recover,
+    /// The privacy gate: rate, planted secrets, false findings
+    Privacy,
     /// Attribution of lines through every kind of history, against the peer if --peer is given
     Attribution,
     /// Makes synthetic records in DIR
@@ -216,7 +220,7 @@ type Section = fn(&Options, &mut Report) -> Result<()>;
 
 /// Runs the sections asked for; one that cannot go on does not stop the next.
 fn measured(work: &Work, options: &Options, report: &mut Report) {
-    let sections: [(&str, Section); 13] = [
+    let sections: [(&str, Section); 14] = [
         ("corpus", corpus::run),
         ("bundle", bundle::run),
         ("records", records::run),
@@ -229,6 +233,7 @@ fn measured(work: &Work, options: &Options, report: &mut Report) {
         ("hooks", hooks::run),
         ("reconcile", reconcile::run),
         ("recover", recover::run),
+        ("privacy", privacy::run),
         ("attribution", attribution::run),
     ];
     let wanted = match work {
@@ -244,6 +249,7 @@ fn measured(work: &Work, options: &Options, report: &mut Report) {
         Work::Hooks => "hooks",
         Work::Reconcile => "reconcile",
         Work::Recover => "recover",
+        Work::Privacy => "privacy",
         Work::Attribution => "attribution",
         _ => "all",
     };

@@ -10,6 +10,7 @@ mod config;
 mod hooks;
 mod link;
 mod notes;
+mod privacy;
 mod serve;
 mod words;
 
@@ -34,6 +35,7 @@ pub(crate) use hooks::{Hooks, HooksInstall, HooksOf, HooksRemove, HooksStatus};
 pub(crate) use key::{Key, KeyRemote, KeyRotate, SecretSource};
 pub(crate) use link::{CommitLink, Link};
 pub(crate) use notes::{Include, Notes};
+pub(crate) use privacy::{Privacy, PrivacyScan};
 pub(crate) use serve::Serve;
 pub(crate) use words::{Rule, RuleName, RuleTool, Summary, SummaryGenerate};
 
@@ -176,6 +178,9 @@ pub(crate) enum Command {
     /// Look at a bundle before anything of it is taken in
     #[command(subcommand)]
     Bundle(Bundle),
+    /// Find secrets before they leave, and say what is none
+    #[command(subcommand)]
+    Privacy(Privacy),
     /// Install, remove and look at the hooks of agents and of git
     #[command(subcommand)]
     Hooks(Hooks),
@@ -480,6 +485,9 @@ pub(crate) struct Push {
     /// At most so many bytes a second to or from a bucket: 500k, 2M
     #[arg(long, value_name = "BYTES")]
     pub(crate) limit_rate: Option<String>,
+    /// Send it although it holds secrets, and look for none
+    #[arg(long)]
+    pub(crate) allow_sensitive: bool,
 }
 
 /// `pull`
@@ -514,6 +522,9 @@ pub(crate) struct Sync {
     /// At most so many bytes a second to or from a bucket: 500k, 2M
     #[arg(long, value_name = "BYTES")]
     pub(crate) limit_rate: Option<String>,
+    /// Send it although it holds secrets, and look for none
+    #[arg(long)]
+    pub(crate) allow_sensitive: bool,
 }
 
 /// `verify`

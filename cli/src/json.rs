@@ -8,6 +8,7 @@ mod bundle;
 mod erase;
 mod hooks;
 mod key;
+mod privacy;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -16,6 +17,7 @@ pub(crate) use ask::*;
 pub(crate) use buckets::*;
 pub(crate) use erase::*;
 pub(crate) use bundle::*;
+pub(crate) use privacy::*;
 
 use agent_trace_store::Kind;
 use agent_trace_sync::client::ProjectRow;
@@ -235,6 +237,8 @@ pub(crate) struct Status {
     pub(crate) remotes: Vec<RemoteStatus>,
     /// What hooks have brought; nothing for a store outside git.
     pub(crate) capture: Option<Capture>,
+    /// What is known of secrets.
+    pub(crate) privacy: PrivacyStatus,
 }
 
 /// What hooks have brought and what became of it.
@@ -412,6 +416,8 @@ pub(crate) struct Push {
     pub(crate) gone_back: Vec<String>,
     pub(crate) refused: Vec<String>,
     pub(crate) forks: Vec<String>,
+    /// What was sent and may be a secret.
+    pub(crate) possible_secrets: u64,
 }
 
 /// `project create`

@@ -22,6 +22,7 @@ mod json;
 mod link;
 mod notes;
 mod pager;
+mod privacy;
 mod project;
 mod remotes;
 mod report;

@@ -30,6 +30,8 @@ pub(crate) enum Done {
     Conflict,
     /// Damage was found, and is listed.
     Corrupt,
+    /// Secrets were found, and are listed.
+    Refused,
     /// Something else is wrong, and is listed.
     Failed,
 }
@@ -42,6 +44,7 @@ impl Done {
             Done::Partial => 3,
             Done::Conflict => 6,
             Done::Corrupt => 7,
+            Done::Refused => 8,
             Done::Failed => FAILED,
         }
     }
@@ -103,6 +106,7 @@ fn status_of(kind: ErrorKind) -> (u8, &'static str) {
         ErrorKind::Unavailable => (5, "unavailable"),
         ErrorKind::Conflict => (6, "conflict"),
         ErrorKind::Corrupt => (7, "corrupt"),
+        ErrorKind::Refused => (8, "refused"),
         ErrorKind::NotFound => (9, "not-found"),
         ErrorKind::Unsupported => (11, "unsupported"),
         ErrorKind::Locked => (12, "locked"),

@@ -34,6 +34,8 @@ pub enum ErrorKind {
     Denied,
     /// A key is missing or wrong: give the secret.
     Locked,
+    /// The privacy gate found something that must not leave.
+    Refused,
 }
 
 /// An error with the operation that failed and the cause below it.

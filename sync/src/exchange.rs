@@ -6,9 +6,10 @@ use agent_trace_store::{Error, ObjectId, Result, Store};
 
 use crate::address::RemoteUrl;
 use crate::bodies::{Brought, bring};
+use crate::gate::{Gate, Open};
 use crate::head::RemoteId;
 use crate::pull::pull;
-use crate::push::{PushOptions, PushReport, push};
+use crate::push::{PushOptions, PushReport, push_through};
 use crate::remote::Remote;
 use crate::seal::Access;
 use crate::service_remote::{Service, remote_id};
@@ -57,11 +58,22 @@ impl Exchange {
         }
     }
 
-    /// Sends what the remote has not got.
+    /// Sends what the remote has not got, whatever it is.
     pub fn push(&self, store: &Store, options: &PushOptions, progress: &dyn Progress) -> Result<PushReport> {
+        self.push_through(store, options, &Open, progress)
+    }
+
+    /// Sends what the remote has not got and a gate lets pass; where it refuses, nothing is sent.
+    pub fn push_through(
+        &self,
+        store: &Store,
+        options: &PushOptions,
+        gate: &dyn Gate,
+        progress: &dyn Progress,
+    ) -> Result<PushReport> {
         match self {
-            Exchange::Layout(remote) => push(store, remote, options, progress),
-            Exchange::Service(service) => service.push(store, options, progress),
+            Exchange::Layout(remote) => push_through(store, remote, options, gate, progress),
+            Exchange::Service(service) => service.push_through(store, options, gate, progress),
         }
     }
 

@@ -32,6 +32,7 @@ pub mod cut;
 pub mod light;
 pub mod named;
 pub mod select;
+pub mod gate;
 pub mod unpushed;
 pub mod publish;
 pub mod sending;

@@ -9,6 +9,7 @@ use agent_trace_store::progress::Progress;
 use agent_trace_store::store::Snapshot;
 use agent_trace_store::{Error, ErrorKind, Kind, Result, SegmentId, Store, Timestamp};
 
+use crate::gate::{Gate, Open};
 use crate::head::{Head, head_hash};
 use crate::limits::{GRACE_MICROS, HEAD_BYTES_MAX, seal_bytes_min};
 use crate::publish::{claim_writer, publish};
@@ -56,11 +57,22 @@ pub struct PushReport {
     pub forks: Vec<String>,
 }
 
-/// Pushes.
+/// Pushes, whatever it is.
 pub fn push(
     store: &Store,
     remote: &Remote,
     options: &PushOptions,
+    progress: &dyn Progress,
+) -> Result<PushReport> {
+    push_through(store, remote, options, &Open, progress)
+}
+
+/// Pushes what a gate lets pass; where it refuses, nothing is sent.
+pub fn push_through(
+    store: &Store,
+    remote: &Remote,
+    options: &PushOptions,
+    gate: &dyn Gate,
     progress: &dyn Progress,
 ) -> Result<PushReport> {
     let started = store.env().clock.now();
@@ -97,6 +109,7 @@ pub fn push(
         ..PushReport::default()
     };
     if !options.dry_run {
+        gate.ask(store, &selection.events)?;
         let run = Run { store, remote, started };
         transfer(&run, &mut state, &replayed, &selection, progress, &mut report)?;
         state.held = selection.held;

@@ -9,10 +9,12 @@ use agent_trace_store::intake::Intake;
 use agent_trace_store::progress::Silent;
 use agent_trace_store::question::{self, Query};
 use agent_trace_store::record::{TranscriptRecord, facts};
-use agent_trace_store::{Kind, ObjectId, Store, Timestamp};
+use agent_trace_store::seqs::EventSet;
+use agent_trace_store::{Error, ErrorKind, Kind, ObjectId, Store, Timestamp};
 use agent_trace_sync::address::RemoteUrl;
+use agent_trace_sync::gate::{Gate, each_event};
 use agent_trace_sync::pull::{PullOptions, PullReport, pull};
-use agent_trace_sync::push::{PushOptions, PushReport, push};
+use agent_trace_sync::push::{PushOptions, PushReport, push, push_through};
 use agent_trace_sync::remote::Remote;
 
 mod support;
@@ -313,4 +315,51 @@ fn what_two_conversations_share_goes_with_the_one_that_is_sent() {
     assert_eq!((report.sent.values().sum::<u64>(), report.held_back.values().sum::<u64>()), (3, 1));
     fetch(&env, &stores[1], "/remote");
     assert_eq!(records(&stores[1]).len(), 3);
+}
+
+/// Notes which traces would leave, and refuses.
+#[derive(Default)]
+struct Closed(std::cell::RefCell<Vec<Vec<String>>>);
+
+impl Gate for Closed {
+    fn ask(&self, store: &Store, leaving: &EventSet) -> agent_trace_store::Result<()> {
+        let mut keys = Vec::new();
+        each_event(store, leaving, &mut |laid, _| {
+            keys.push(laid.key.to_owned());
+            Ok(())
+        })?;
+        assert_eq!(keys.len() as u64, leaving.len());
+        self.0.borrow_mut().push(keys);
+        Err(Error::new(ErrorKind::Refused, "not this"))
+    }
+}
+
+#[test]
+fn a_gate_is_asked_for_all_that_would_leave_before_any_of_it_does() {
+    let (_disk, env, stores) = world(&["/a", "/b"]);
+    let store = &stores[0];
+    add(store, Kind::TRACE, (0..30).map(trace));
+    let through = |gate: &dyn Gate| {
+        let address = RemoteUrl::Folder("/remote".into());
+        push_through(store, &Remote::open(&env, &address, true).unwrap(), &full(), gate, &Silent)
+    };
+    let segments = || env.fs.list(Path::new("/remote/segments")).unwrap().len();
+    for _ in 0..2 {
+        let gate = Closed::default();
+        assert_eq!(through(&gate).unwrap_err().kind(), ErrorKind::Refused);
+        let asked = gate.0.into_inner();
+        assert_eq!((asked.len(), asked[0].len()), (1, 30));
+        assert_eq!(segments(), 0, "nothing has left");
+    }
+    send(&env, store, "/remote", &full());
+    // Only what is new is asked about.
+    add(store, Kind::TRACE, (30..35).map(trace));
+    let gate = Closed::default();
+    through(&gate).unwrap_err();
+    assert_eq!(gate.0.into_inner()[0].len(), 5);
+    assert_eq!(fetch(&env, &stores[1], "/remote").taken.values().sum::<u64>(), 30);
+    send(&env, store, "/remote", &full());
+    let gate = Closed::default();
+    let _ = through(&gate);
+    assert!(gate.0.into_inner().iter().flatten().next().is_none(), "nothing is left to ask about");
 }

@@ -58,6 +58,9 @@ pub(crate) enum Notes {
         /// The remote of git
         #[arg(long, value_name = "NAME", default_value = "origin")]
         remote: String,
+        /// Send them although they hold secrets, and look for none
+        #[arg(long)]
+        allow_sensitive: bool,
     },
     /// Fetch the notes of a remote of git and join them to the own ones
     Pull {

@@ -20,10 +20,12 @@ mod work;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use agent_trace_store::{Store, Timestamp};
 
 use crate::capture::adapters::Agent;
+use crate::privacy::redact::Redaction;
 
 pub(crate) use done::{pending, set_pending};
 pub(crate) use places::Homes;
@@ -44,6 +46,8 @@ pub(crate) struct Options {
     pub(crate) dry_run: bool,
     /// The project's id, for the records.
     pub(crate) project_id: Option<String>,
+    /// What replaces secrets before anything is stored, where the user wants that.
+    pub(crate) redaction: Option<Arc<Redaction>>,
 }
 
 /// What was found and done.

@@ -136,8 +136,13 @@ fn import_transcripts(
     if paths.is_empty() {
         return Ok(());
     }
-    let options =
-        import::Options { paths, since: options.since, dry_run: options.dry_run, index: !options.dry_run };
+    let options = import::Options {
+        paths,
+        since: options.since,
+        dry_run: options.dry_run,
+        index: !options.dry_run,
+        redaction: options.redaction.clone(),
+    };
     let imported = import::run(store, &options, progress)?;
     report.transcripts = imported.added;
     let bad = imported.bad.into_iter().filter(|bad| !bad.kept);

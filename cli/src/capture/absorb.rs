@@ -31,6 +31,7 @@ use crate::edit::gist::gist;
 use crate::edit::trace::{self, TraceEdits, TraceRecord};
 use crate::edit::{self, Call, ToolEdit};
 use crate::notes::attach::NoteSettings;
+use crate::privacy::redact::Redaction;
 
 /// Where git hooks wait for whoever links commits.
 pub(crate) const GIT: &str = "git";
@@ -75,6 +76,8 @@ pub(crate) fn alone(env: &Env, spool: &Spool, wait_micros_max: u64) -> Result<Bo
 /// Absorbs what waits, until there is nothing more or the time (of the monotonic clock) is over.
 pub(crate) fn run(place: &Place<'_>, until: Option<u64>) -> Result<Absorbed> {
     let mut absorbed = Absorbed::default();
+    // Where it cannot be read what the user wants, nothing is stored.
+    let redaction = Redaction::of_project(place.env(), place.data)?;
     loop {
         let waiting = place.spool.waiting(place.env())?;
         let mut bytes = 0;
@@ -97,7 +100,7 @@ pub(crate) fn run(place: &Place<'_>, until: Option<u64>) -> Result<Absorbed> {
             break;
         }
         let snapshot = place.store.snapshot()?;
-        Batch::new(place, &snapshot).run(batch, &mut absorbed)?;
+        Batch::new(place, &snapshot, redaction.as_ref()).run(batch, &mut absorbed)?;
     }
     Ok(absorbed)
 }
@@ -108,8 +111,9 @@ pub(crate) fn refresh(place: &Place<'_>, seen: &BTreeMap<(Conversation, PathBuf)
         let bytes = place.env().fs.metadata(path).map_or(0, |metadata| metadata.bytes);
         Mark::read(place.env(), place.spool, path).is_some_and(|mark| mark.offset < bytes)
     });
+    let redaction = Redaction::of_project(place.env(), place.data)?;
     let snapshot = place.store.snapshot()?;
-    let mut batch = Batch::new(place, &snapshot);
+    let mut batch = Batch::new(place, &snapshot, redaction.as_ref());
     for ((conversation, path), time) in grown {
         let source =
             Source { conversation: conversation.clone(), path: path.clone(), tails: Vec::new(), time: *time };
@@ -146,6 +150,7 @@ enum Fate {
 struct Batch<'p, 's> {
     place: &'p Place<'s>,
     snapshot: &'p Snapshot,
+    redaction: Option<&'p Redaction>,
     intake: Intake<'p>,
     state: State,
     ids: HashSet<String>,
@@ -157,8 +162,9 @@ struct Batch<'p, 's> {
 }
 
 impl<'p, 's> Batch<'p, 's> {
-    fn new(place: &'p Place<'s>, snapshot: &'p Snapshot) -> Batch<'p, 's> {
+    fn new(place: &'p Place<'s>, snapshot: &'p Snapshot, redaction: Option<&'p Redaction>) -> Batch<'p, 's> {
         Batch {
+            redaction,
             intake: Intake::new(place.store),
             state: State::read(place.env(), place.data),
             place,
@@ -218,14 +224,20 @@ impl<'p, 's> Batch<'p, 's> {
         // From here on what the entries said is safe.
         self.intake.append()?;
         absorbed.traces += self.traces;
-        let (env, spool) = (self.place.env().clone(), self.place.spool);
+        let (env, spool, redaction) = (self.place.env().clone(), self.place.spool, self.redaction);
         self.finish()?;
         for (name, fate) in fates {
             let path = spool.path(&name);
             let doing = |error| Error::io(format!("cannot clear `{}`", path.display()), error);
             match fate {
                 Fate::Done => env.fs.remove(&path).map_err(doing)?,
-                Fate::Odd(why) => spool.put_aside(&env, &name, &why)?,
+                Fate::Odd(why) if redaction.is_none_or(|redaction| !holds_secret(&env, redaction, &path)) => {
+                    spool.put_aside(&env, &name, &why)?;
+                }
+                Fate::Odd(why) => {
+                    spool.note(&env, &format!("`{name}`: {why}; it held a secret, and is gone"));
+                    env.fs.remove(&path).map_err(doing)?;
+                }
                 Fate::Move(to) => {
                     env.fs.create_dir_all(to.parent().unwrap_or(spool.dir())).map_err(doing)?;
                     env.fs.rename(&path, &to).map_err(doing)?;
@@ -339,6 +351,8 @@ impl<'p, 's> Batch<'p, 's> {
         }
         let files: Vec<_> = edits.into_iter().map(|(name, edit)| (name, edit::resolve(&edit))).collect();
         let TraceRecord { id, canonical } = trace::encode(&id, &call, &files)?;
+        let redacted = self.redaction.and_then(|redaction| redaction.bytes(&canonical));
+        let canonical = redacted.map_or(canonical, |(redacted, _)| redacted);
         let facts = record::facts(Kind::TRACE, &canonical)?;
         self.intake.record(Kind::TRACE, &canonical, &facts, entry.facts.arrived, &[])?;
         self.state.session(&main.key(), entry.facts.arrived).next = next + 1;
@@ -410,16 +424,23 @@ impl<'p, 's> Batch<'p, 's> {
 
     fn take_transcript(&mut self, source: &Source<'_>) -> Result<()> {
         let Place { store, spool, .. } = *self.place;
-        let outcome = match transcripts::take(store, self.snapshot, spool, &mut self.intake, source) {
-            Ok(outcome) => outcome,
-            // It may be changing this very moment; the next flush finds it again.
-            Err(error) if error.kind() == ErrorKind::Invalid => {
-                let said = format!("transcript `{}`: {error}", source.path.display());
-                transcripts::Outcome { mark: None, said: Some(said) }
+        let outcome =
+            match transcripts::take(store, self.snapshot, spool, &mut self.intake, self.redaction, source) {
+                Ok(outcome) => outcome,
+                // It may be changing this very moment; the next flush finds it again.
+                Err(error) if error.kind() == ErrorKind::Invalid => {
+                    let said = format!("transcript `{}`: {error}", source.path.display());
+                    transcripts::Outcome { mark: None, said: Some(said) }
+                }
+                Err(error) => return Err(error),
+            };
+        if let Some(mark) = outcome.mark {
+            if self.redaction.is_some() {
+                // What events bring of a file that is lost goes behind this state.
+                self.marks.push((transcripts::redacted_name(&source.path), mark));
             }
-            Err(error) => return Err(error),
-        };
-        self.marks.extend(outcome.mark.map(|mark| (source.path.clone(), mark)));
+            self.marks.push((source.path.clone(), mark));
+        }
         let session = self.state.session(&source.conversation.key(), source.time);
         if session.said != outcome.said {
             session.said.clone_from(&outcome.said);
@@ -442,6 +463,12 @@ pub(crate) fn heard_in(env: &Env, path: &Path) -> Option<(String, String, Timest
         }
     };
     Some((name, event, entry.facts.arrived))
+}
+
+/// Whether an entry holds a secret that must not be kept.
+fn holds_secret(env: &Env, redaction: &Redaction, path: &Path) -> bool {
+    let Ok(bytes) = read_start(env.fs.as_ref(), path, ENTRY_BYTES_MAX + 1) else { return false };
+    redaction.bytes(&bytes).is_some()
 }
 
 /// Reads an entry; nothing if it is gone.

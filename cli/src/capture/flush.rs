@@ -10,12 +10,16 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use agent_trace_store::env::{Env, Lock, LockMode, os_env, yield_to_others};
+use agent_trace_store::progress::Silent;
 use agent_trace_store::{Error, Result, Store};
+use agent_trace_sync::gate::all_events;
 
 use super::absorb::{self, Absorbed, Place};
-use super::limits::{BACKOFF_MICROS, GATHER_MICROS, LINGER_MICROS, LOOK_MICROS};
+use super::limits::{BACKOFF_MICROS, GATHER_MICROS, LINGER_MICROS, LOOK_MICROS, MARK_MICROS_MAX};
 use super::spool::Spool;
 use super::{commits, pushes};
+use crate::privacy::gate;
+use crate::privacy::policy::{Mode, Policy};
 use crate::settings::{self, CaptureSettings};
 
 /// The hidden command that a hook starts.
@@ -124,7 +128,24 @@ fn work(env: &Env, data: &Path, spool: &Spool) -> Result<Absorbed> {
     absorb::refresh(&place, &std::mem::take(&mut all.seen))?;
     absorb::tidy(&place);
     store.catch_up()?;
+    mark_secrets(env, data, spool, &store);
     Ok(all)
+}
+
+/// Looks for secrets in what is new, so that `status` can tell of them before anything is sent. A failure is noted: the
+/// gate looks again before anything leaves.
+fn mark_secrets(env: &Env, data: &Path, spool: &Spool, store: &Store) {
+    let home = data.parent().and_then(Path::parent);
+    let until = env.clock.monotonic_micros() + MARK_MICROS_MAX;
+    let marked = Policy::read(env, home, data).and_then(|policy| {
+        if policy.mode != Mode::Off {
+            gate::scanned(store, &all_events(store)?, &policy, &Silent, Some(until))?;
+        }
+        Ok(())
+    });
+    if let Err(error) = marked {
+        spool.note(env, &format!("cannot look for secrets: {}", with_cause(&error)));
+    }
 }
 
 fn with_cause(error: &Error) -> String {

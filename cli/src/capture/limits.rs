@@ -81,3 +81,5 @@ const _: () = assert!(
         + 64 * 1024
         <= ENTRY_BYTES_MAX
 );
+/// How long the flusher looks for secrets in what was never looked through, before it leaves the rest to the next.
+pub(crate) const MARK_MICROS_MAX: u64 = 60_000_000;

@@ -24,6 +24,7 @@ use super::repository::read;
 use super::spool::Spool;
 use super::tail::{self, Mark};
 use crate::import;
+use crate::privacy::redact::{Redaction, remark};
 
 const READ_BYTES: u64 = 1 << 20;
 
@@ -86,9 +87,11 @@ pub(crate) fn take(
     snapshot: &Snapshot,
     spool: &Spool,
     intake: &mut Intake<'_>,
+    redaction: Option<&Redaction>,
     source: &Source<'_>,
 ) -> Result<Outcome> {
-    let mut work = Work { store, spool, intake, source, held: Vec::new(), said: None };
+    let mut work =
+        Work { store, spool, intake, redaction, source, held: Vec::new(), said: None, remark: None };
     for replaced in 0..REPLACED_MAX {
         match held(store, snapshot, &source.conversation.key_of(replaced))? {
             Some(held) => work.held.push(held),
@@ -96,7 +99,10 @@ pub(crate) fn take(
         }
     }
     let disk = Disk::open(store.env(), &source.path)?;
-    work.bridge(disk.as_ref())?;
+    match work.redaction {
+        None => work.bridge(disk.as_ref())?,
+        Some(redaction) => work.bridge_redacted(disk.as_ref(), redaction)?,
+    }
     let mark = match &disk {
         Some(disk) => work.take_disk(disk)?,
         None => {
@@ -130,6 +136,12 @@ impl Disk {
         Ok(Some(Disk { file, bytes: metadata.bytes, device, inode }))
     }
 
+    /// That it was taken up to an offset.
+    fn mark(&self, offset: u64) -> Result<Mark> {
+        let check = tail::check_at(&*self.file, offset).map_err(unreadable)?;
+        Ok(Mark { device: self.device, inode: self.inode, offset, check })
+    }
+
     /// The hash of its beginning.
     fn hash(&self, bytes: u64) -> Result<ObjectId> {
         let mut hasher = blake3::Hasher::new();
@@ -156,7 +168,10 @@ struct Work<'w, 'i, 's, 'e> {
     store: &'w Store,
     spool: &'w Spool,
     intake: &'w mut Intake<'i>,
+    redaction: Option<&'s Redaction>,
     source: &'s Source<'e>,
+    /// What was replaced in the state that is taken.
+    remark: Option<String>,
     /// The longest state of the conversation, then of each that replaced the one before.
     held: Vec<Held>,
     said: Option<String>,
@@ -261,8 +276,23 @@ impl Work<'_, '_, '_, '_> {
 
     /// Takes what is on the disk now, and says how far.
     fn take_disk(&mut self, disk: &Disk) -> Result<Option<Mark>> {
-        let check = tail::check_at(&*disk.file, disk.bytes).map_err(unreadable)?;
-        let mark = Mark { device: disk.device, inode: disk.inode, offset: disk.bytes, check };
+        let Some(redaction) = self.redaction else {
+            let mark = disk.mark(disk.bytes)?;
+            self.take_state(disk)?;
+            return Ok(Some(mark));
+        };
+        let redacted = redaction.file(self.store.env(), &*disk.file, disk.bytes, self.spool.dir())?;
+        let mark = disk.mark(redacted.taken)?;
+        self.remark = redacted.remark();
+        let bytes = redacted.bytes;
+        if bytes > 0 {
+            self.take_state(&Disk { file: Box::new(redacted), bytes, ..*disk })?;
+        }
+        Ok(Some(mark))
+    }
+
+    /// Takes a state of the file, as what it is beside those that are held.
+    fn take_state(&mut self, disk: &Disk) -> Result<()> {
         for number in 0..self.held.len() {
             let held = &self.held[number];
             if held.bytes <= disk.bytes {
@@ -270,11 +300,11 @@ impl Work<'_, '_, '_, '_> {
                     if disk.bytes > held.bytes {
                         self.add(number, &*disk.file, disk.bytes, "")?;
                     }
-                    return Ok(Some(mark));
+                    return Ok(());
                 }
             } else if disk.hash(disk.bytes)? == self.beginning(held, disk.bytes)? {
                 self.said = Some(format!("was cut short; the {} bytes that were held stay", held.bytes));
-                return Ok(Some(mark));
+                return Ok(());
             }
         }
         match self.held.first() {
@@ -289,7 +319,70 @@ impl Work<'_, '_, '_, '_> {
                 self.add(self.held.len(), &*disk.file, disk.bytes, "in place of a longer one")?;
             }
         }
-        Ok(Some(mark))
+        Ok(())
+    }
+
+    /// Takes what events brought of a file that has lost it: behind the state that was taken last, if nothing is
+    /// missing between, else from the file's beginning.
+    fn bridge_redacted(&mut self, disk: Option<&Disk>, redaction: &Redaction) -> Result<()> {
+        let mut tails = self.source.tails.iter().filter(|tail| !tail.content.is_empty());
+        if tails.clone().all(|tail| disk.is_some_and(|disk| disk.covers(tail))) {
+            return Ok(());
+        }
+        let env = self.store.env();
+        let last =
+            Mark::read(env, self.spool, &redacted_name(&self.source.path)).filter(|_| !self.held.is_empty());
+        let Some(first) = tails.next() else { return Ok(()) };
+        let follows = last.is_some_and(|last| {
+            (last.device, last.inode) == (first.device, first.inode)
+                && (last.offset, last.check) == (first.offset, first.check)
+        });
+        if !follows && first.offset > 0 {
+            self.said =
+                Some("has lost lines that cannot be put behind what is held without secrets".to_owned());
+            return Ok(());
+        }
+        let (mut lines, mut end) = (first.content.clone(), first.offset + first.content.len() as u64);
+        for tail in tails.filter(|tail| (tail.device, tail.inode) == (first.device, first.inode)) {
+            let known = usize::try_from(end.saturating_sub(tail.offset)).unwrap_or(usize::MAX);
+            if tail.offset > end || known >= tail.content.len() {
+                continue;
+            }
+            lines.extend_from_slice(&tail.content[known..]);
+            end = tail.offset + tail.content.len() as u64;
+        }
+        let whole = memchr::memrchr(b'\n', &lines).map_or(0, |found| found + 1);
+        lines.truncate(whole);
+        if lines.is_empty() {
+            return Ok(());
+        }
+        let redacted = redaction.bytes(&lines);
+        self.remark = redacted.as_ref().and_then(|(_, tally)| remark(tally));
+        let lines = redacted.map_or(lines, |(redacted, _)| redacted);
+        self.take_lines(follows, &lines)
+    }
+
+    /// Puts lines behind the longest state that is held, or takes them as a state of their own.
+    fn take_lines(&mut self, follows: bool, lines: &[u8]) -> Result<()> {
+        let env = self.store.env().clone();
+        let mut random = [0; 8];
+        env.entropy.fill(&mut random);
+        let path = self.spool.path(&format!(".bridge-{}.new", encode_hex(&random)));
+        let doing = |error| Error::io(format!("cannot write `{}`", path.display()), error);
+        let file = env.fs.create(&path, true).map_err(doing)?;
+        let mut bytes = 0u64;
+        if let Some(held) = self.held.first().filter(|_| follows) {
+            self.store.copy(&held.id, &mut |part| {
+                file.write_all_at(part, bytes).map_err(doing)?;
+                bytes += part.len() as u64;
+                Ok(())
+            })?;
+        }
+        file.write_all_at(lines, bytes).map_err(doing)?;
+        let disk = Disk { file, bytes: bytes + lines.len() as u64, device: 0, inode: 0 };
+        let taken = self.take_state(&disk);
+        let _ = env.fs.remove(&path);
+        taken.and_then(|()| self.intake.append())
     }
 
     /// The hash of the beginning of a held state.
@@ -326,7 +419,10 @@ impl Work<'_, '_, '_, '_> {
     fn record(&mut self, number: usize, body: &Body, how: &str) -> Result<()> {
         let conversation = &self.source.conversation;
         let name = self.source.path.file_name().map(|name| name.to_string_lossy().into_owned());
-        let source = if how.is_empty() { name } else { name.map(|name| format!("{name} ({how})")) };
+        let how: Vec<&str> =
+            [Some(how).filter(|how| !how.is_empty()), self.remark.as_deref()].into_iter().flatten().collect();
+        let source =
+            if how.is_empty() { name } else { name.map(|name| format!("{name} ({})", how.join("; "))) };
         let transcript = TranscriptRecord {
             conversation_id: conversation.key_of(number),
             session_id: Some(conversation.session.clone()),
@@ -340,6 +436,13 @@ impl Work<'_, '_, '_, '_> {
         let facts = record::facts(Kind::TRANSCRIPT, &canonical)?;
         self.intake.record(Kind::TRANSCRIPT, &canonical, &facts, self.source.time, &[body.id])
     }
+}
+
+/// Under which name it is kept how far a transcript was taken without its secrets.
+pub(super) fn redacted_name(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".redacted");
+    PathBuf::from(name)
 }
 
 fn unreadable(error: io::Error) -> Error {

@@ -42,6 +42,7 @@ pub(super) fn run(context: &Context, args: &args::Backfill) -> Result<Done, Fail
         project: args.project,
         dry_run: args.dry_run,
         project_id: place.project.as_ref().map(ToString::to_string),
+        redaction: context.redaction(&place)?,
     };
     let homes = settings::agent_homes();
     let report = {

@@ -14,6 +14,8 @@ use super::Context;
 use crate::args;
 use crate::document::Document;
 use crate::json as shapes;
+use crate::privacy::finding::is_fingerprint;
+use crate::privacy::policy::MODES;
 use crate::project::{self, Place};
 use crate::report::{Done, Failure};
 use crate::sanitize;
@@ -26,6 +28,10 @@ enum Kind {
     Switch(bool),
     /// A number that is not 0.
     Number(u64),
+    /// One of these words; the first is the default.
+    Choice(&'static [&'static str]),
+    /// Texts, by default none; given with commas between them.
+    List,
     /// Text, by default none.
     Text,
     /// Text that is not shown.
@@ -45,7 +51,7 @@ const fn field(name: &'static str, section: &'static str, member: &'static str, 
     Field { name, section: Some(section), member, kind }
 }
 
-const FIELDS: [Field; 13] = [
+const FIELDS: [Field; 17] = [
     field("notes.enabled", "notes", "enabled", Kind::Switch(false)),
     field("notes.include-ledger", "notes", "include_ledger", Kind::Switch(false)),
     field("notes.include-summary", "notes", "include_summary", Kind::Switch(true)),
@@ -53,6 +59,10 @@ const FIELDS: [Field; 13] = [
     field("notes.all-session-conversations", "notes", "all_session_conversations", Kind::Switch(false)),
     field("notes.push", "notes", "push", Kind::Switch(false)),
     field("hooks.fsync", "hooks", "fsync", Kind::Switch(false)),
+    field("privacy.mode", "privacy", "mode", Kind::Choice(&MODES)),
+    field("privacy.strict", "privacy", "strict", Kind::Switch(false)),
+    field("privacy.rules", "privacy", "rules", Kind::Text),
+    field("privacy.allow", "privacy", "allow", Kind::List),
     field("summary.enabled", "summary", "enabled", Kind::Switch(true)),
     field("summary.command", "summary", "command", Kind::Text),
     field("summary.timeout-seconds", "summary", "timeout_seconds", Kind::Number(TIMEOUT_SECONDS)),
@@ -67,7 +77,7 @@ const FIELDS: [Field; 13] = [
 ];
 
 /// Groups that are reset together.
-const GROUPS: [&str; 3] = ["notes", "hooks", "summary"];
+const GROUPS: [&str; 4] = ["notes", "hooks", "privacy", "summary"];
 
 pub(super) fn run(context: &Context, args: &args::Config) -> Result<Done, Failure> {
     match args {
@@ -90,6 +100,8 @@ impl Field {
         match self.kind {
             Kind::Switch(value) => json!(value),
             Kind::Number(value) => json!(value),
+            Kind::Choice(words) => json!(words.first()),
+            Kind::List => json!([]),
             Kind::Text | Kind::Secret => Value::Null,
         }
     }
@@ -109,6 +121,18 @@ impl Field {
             Kind::Number(_) => {
                 let number = text.parse::<u64>().ok().filter(|number| *number > 0);
                 number.map(|number| json!(number)).ok_or_else(|| refused("a number above 0"))
+            }
+            Kind::Choice(words) => match words.iter().find(|word| **word == text) {
+                Some(word) => Ok(json!(word)),
+                None => Err(refused(&words.join(", "))),
+            },
+            Kind::List => {
+                let texts: Vec<&str> =
+                    text.split(',').map(str::trim).filter(|text| !text.is_empty()).collect();
+                if self.name == "privacy.allow" && !texts.iter().all(|text| is_fingerprint(text)) {
+                    return Err(refused("fingerprints as `privacy scan` lists them"));
+                }
+                Ok(json!(texts))
             }
             Kind::Text if text.trim().is_empty() => Err(refused("text that is not empty")),
             // What it is not is not shown.
@@ -139,7 +163,7 @@ fn user_file(context: &Context) -> Result<PathBuf, Failure> {
 }
 
 /// Changes the file of a setting, one process at a time.
-fn change(
+pub(super) fn change(
     context: &Context,
     is_project: bool,
     work: impl FnOnce(&mut Document) -> Result<(), Failure>,
@@ -251,11 +275,17 @@ fn settings(context: &Context) -> Result<Vec<shapes::Setting>, Failure> {
             Some(document) => field.value(document)?.cloned(),
             None => None,
         };
-        let origin = match (&found, field.section) {
+        let mut origin = match (&found, field.section) {
             (None, _) => "default",
             (Some(_), Some(_)) => "project",
             (Some(_), None) => "global",
         };
+        let mut found = found;
+        if found.is_none() && field.section == Some("privacy") {
+            // Privacy may be set for all projects in the user's own file.
+            found = field.value(&user)?.cloned();
+            origin = if found.is_some() { "global" } else { origin };
+        }
         let value = match (&found, field.kind) {
             (Some(_), Kind::Secret) => json!("(set)"),
             (found, _) => found.clone().unwrap_or_else(|| field.default()),
@@ -314,6 +344,7 @@ fn print(context: &Context, setting: &shapes::Setting) -> Result<(), Failure> {
     let value = match &setting.value {
         Value::Null => "-".to_owned(),
         Value::String(text) => text.clone(),
+        Value::Array(values) if values.is_empty() => "-".to_owned(),
         value => value.to_string(),
     };
     let ui = &context.ui;

@@ -59,7 +59,10 @@ pub(super) fn run(context: &Context, args: &args::Doctor) -> Result<Done, Failur
         check_modes(context, &home.join("config.json"), args.fix, &mut findings);
     }
     check_modes(context, &place.store.join("writer.key"), args.fix, &mut findings);
+    let home = context.settings.home.as_deref().unwrap_or(&place.data);
+    check_modes(context, &home.join(crate::privacy::policy::KEY_FILE), args.fix, &mut findings);
     check_hooks(context, &place.data, &mut findings);
+    check_privacy(context, &place, &store, &mut findings)?;
     if place.project.is_some() {
         check_refspecs(context, &mut findings);
         check_capture(context, &place.data, &mut findings);
@@ -87,6 +90,33 @@ fn check_store(store: &Store, findings: &mut Findings) {
         Ok(()) => findings.add("store", None, OK, format!("`{shown}` can be written")),
         Err(error) => findings.add("store", None, BAD, format!("`{shown}` cannot be written: {error}")),
     }
+}
+
+/// Whether the privacy gate works, and what it has found.
+fn check_privacy(
+    context: &Context,
+    place: &crate::project::Place,
+    store: &Store,
+    findings: &mut Findings,
+) -> Result<(), Failure> {
+    let told = super::privacy::status(context, place, store);
+    let rules = context.policy(place).and_then(|policy| Ok(policy.rules(&context.env)?));
+    let (state, message) = match (told, rules) {
+        (Err(failure), _) | (_, Err(failure)) => (BAD, failure.error.message().to_owned()),
+        (Ok(told), _) if told.mode == "off" => (WARNING, "off: secrets leave unseen".to_owned()),
+        (Ok(told), _) if told.certain > 0 => {
+            (WARNING, format!("{} secret(s) in the store; agent-trace privacy scan lists them", told.certain))
+        }
+        (Ok(told), Ok(rules)) => {
+            let waiting = match told.not_scanned {
+                0 => String::new(),
+                count => format!(", {count} record(s) not looked through yet"),
+            };
+            (OK, format!("{}, {} rules{waiting}", told.mode, rules.rules.len()))
+        }
+    };
+    findings.add("privacy", None, state, message);
+    Ok(())
 }
 
 /// Whether the hooks that are installed find the program, and may run.

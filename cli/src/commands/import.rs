@@ -22,7 +22,7 @@ const CONFLICTS_SHOWN_MAX: usize = 20;
 pub(super) fn run(context: &Context, args: &args::Import) -> Result<Done, Failure> {
     let since = context.time(args.since.as_deref(), Edge::First)?;
     agent_trace_store::env::yield_to_others();
-    let (_, store) = context.open()?;
+    let (place, store) = context.open()?;
     let (mut paths, mut given): (Vec<PathBuf>, Vec<(PathBuf, Bundle)>) = (Vec::new(), Vec::new());
     for path in &args.paths {
         let found = match path == Path::new(PIPE) {
@@ -48,7 +48,9 @@ pub(super) fn run(context: &Context, args: &args::Import) -> Result<Done, Failur
     }
     let mut report = Report::default();
     if !paths.is_empty() {
-        let options = import::Options { paths, since, dry_run: args.dry_run, index: !args.no_index };
+        let redaction = context.redaction(&place)?;
+        let options =
+            import::Options { paths, since, dry_run: args.dry_run, index: !args.no_index, redaction };
         let progress = context.ui.progress();
         report = import::run(&store, &options, progress.as_ref())?;
     }

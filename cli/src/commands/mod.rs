@@ -24,6 +24,7 @@ mod link;
 mod log;
 mod man;
 mod notes;
+mod privacy;
 mod project;
 mod projects;
 mod pull;
@@ -43,6 +44,8 @@ mod sync;
 mod tour;
 mod verify;
 
+use std::sync::Arc;
+
 use agent_trace_store::env::Env;
 use agent_trace_store::question::Found;
 use agent_trace_store::{Error, ErrorKind, Kind, Store, Timestamp};
@@ -58,6 +61,8 @@ use crate::capture::limits::{ABSORB_MICROS_MAX, ABSORB_WAIT_MICROS_MAX, COMMITS_
 use crate::capture::record;
 use crate::capture::spool::Spool;
 use crate::json;
+use crate::privacy::policy::Policy;
+use crate::privacy::redact::Redaction;
 use crate::project::{self as place, Place};
 use crate::remotes::{self, Files, Named, Remotes};
 use crate::report::{Done, Failure};
@@ -167,6 +172,16 @@ impl Context {
         Ok(remote)
     }
 
+    /// What the user wants of the privacy gate.
+    pub(crate) fn policy(&self, place: &Place) -> Result<Policy, Failure> {
+        Ok(Policy::read(&self.env, self.settings.home.as_deref(), &place.data)?)
+    }
+
+    /// What replaces secrets before they are stored, where the user wants that.
+    pub(crate) fn redaction(&self, place: &Place) -> Result<Option<Arc<Redaction>>, Failure> {
+        Ok(Redaction::of(&self.env, self.settings.home.as_deref(), &place.data)?.map(Arc::new))
+    }
+
     /// Reads a time, if one is given.
     fn time(&self, text: Option<&str>, edge: Edge) -> Result<Option<Timestamp>, Failure> {
         let zone = settings::time_zone();
@@ -174,6 +189,10 @@ impl Context {
         Ok(text.map(|text| time::parse(text, edge, now, &zone)).transpose()?)
     }
 }
+
+/// What can be done where the privacy gate refuses.
+pub(crate) const SENSITIVE: &str =
+    "agent-trace privacy allow FINGERPRINT says that one is no secret; --allow-sensitive sends all of it";
 
 /// What can be done where a remote does not do what it was asked.
 pub(crate) fn hinted(remote: &Named, error: Error) -> Failure {
@@ -183,6 +202,7 @@ pub(crate) fn hinted(remote: &Named, error: Error) -> Failure {
     let hint = match error.kind() {
         ErrorKind::Denied => format!("agent-trace remote set-token {} --token-stdin", remote.name),
         ErrorKind::NotFound => format!("agent-trace project create {}", remote.url),
+        ErrorKind::Refused => SENSITIVE.to_owned(),
         _ => return error.into(),
     };
     Failure::from(error).hint(hint)
@@ -248,6 +268,7 @@ pub(crate) fn run(context: &Context, command: &Command) -> Result<Done, Failure>
         Command::Sync(args) => sync::run(context, args),
         Command::Export(args) => export::run(context, args),
         Command::Bundle(args) => bundle::run(context, args),
+        Command::Privacy(args) => privacy::run(context, args),
         Command::Hooks(args) => hooks::run(context, args),
         Command::Doctor(args) => doctor::run(context, args),
         Command::Admin(args) => admin::run(context, args),

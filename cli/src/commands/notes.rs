@@ -16,6 +16,8 @@ use crate::notes::exchange::{self, Pushed};
 use crate::notes::payload::Include;
 use crate::notes::tree::{self, Notes};
 use crate::notes::{NOTES, payload::strip};
+use crate::privacy::gate;
+use crate::privacy::policy::Mode;
 use crate::project::Place;
 use crate::report::{Done, Failure};
 use crate::sanitize;
@@ -57,7 +59,12 @@ pub(super) fn run(context: &Context, command: &args::Notes) -> Result<Done, Fail
             };
             take_away(context, &git, &head(revision), gone)
         }
-        args::Notes::Push { remote } => push(context, &git, remote),
+        args::Notes::Push { remote, allow_sensitive } => {
+            if !allow_sensitive {
+                ask_gate(context, &git)?;
+            }
+            push(context, &git, remote)
+        }
         args::Notes::Pull { remote } => {
             let changed = exchange::pull(&context.env, &git, remote)?;
             tell(context, "pull", changed)?;
@@ -147,6 +154,32 @@ fn take_away(context: &Context, git: &Git, revision: &str, gone: Include) -> Res
     }
     tell(context, "strip", u64::from(changed))?;
     Ok(Done::Well)
+}
+
+/// Asks the privacy gate whether the notes may leave.
+fn ask_gate(context: &Context, git: &Git) -> Result<(), Failure> {
+    let Ok(place) = crate::project::find(&context.env, &context.settings) else { return Ok(()) };
+    let policy = context.policy(&place)?;
+    let notes = Notes::read(git, NOTES)?;
+    if policy.mode == Mode::Off || notes.entries.is_empty() {
+        return Ok(());
+    }
+    let rules = policy.rules(&context.env)?;
+    let mut objects = Objects::open(git)?;
+    let mut lines = Vec::new();
+    let mut commits: Vec<&String> = notes.entries.keys().collect();
+    commits.sort();
+    for commit in commits {
+        if let Some(note) = notes.note(&mut objects, commit)? {
+            lines.extend(gate::stopped_in(
+                &policy,
+                &rules,
+                &format!("the note of commit `{}`", &commit[..12]),
+                &note,
+            ));
+        }
+    }
+    gate::refuse(lines).map_err(|error| Failure::from(error).hint(super::SENSITIVE))
 }
 
 fn push(context: &Context, git: &Git, remote: &str) -> Result<Done, Failure> {

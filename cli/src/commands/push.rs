@@ -11,6 +11,7 @@ use super::{Context, hinted, kind};
 use crate::args;
 use crate::bodies::Holders;
 use crate::json;
+use crate::privacy::gate::PrivacyGate;
 use crate::remotes::{Files, Named};
 use crate::report::{Done, Failure};
 use crate::sanitize;
@@ -27,14 +28,15 @@ pub(super) fn run(context: &Context, args: &args::Push) -> Result<Done, Failure>
     let (place, store) = context.open_current()?;
     let files = context.files(&place, &store);
     let remote = context.pick(&files, args.remote.as_deref(), args.limit_rate.as_deref())?;
-    let report = send(context, &files, &remote, &options)?;
+    let sent = send(context, &files, &remote, &options, args.allow_sensitive)?;
+    let report = &sent.report;
     if context.ui.is_json() {
-        context.ui.json(&to_json(&remote, options.dry_run, &report))?;
+        context.ui.json(&to_json(&remote, options.dry_run, &sent))?;
     } else {
-        print(&context.ui, options.dry_run, &report)?;
-        hint_elsewhere(context, &files, &report)?;
+        print(&context.ui, options.dry_run, &sent)?;
+        hint_elsewhere(context, &files, report)?;
     }
-    Ok(done(&report))
+    Ok(done(report))
 }
 
 /// How a push has ended.
@@ -44,13 +46,21 @@ pub(super) fn done(report: &PushReport) -> Done {
     refused.and(if is_whole { Done::Well } else { Done::Conflict })
 }
 
-/// Pushes to a remote, after asking a service who the token is for.
+/// What was sent, and what the privacy gate has let pass.
+pub(super) struct Sent {
+    pub(super) report: PushReport,
+    /// What may be secrets.
+    pub(super) possible: u64,
+}
+
+/// Pushes to a remote, after asking a service who the token is for, and the privacy gate what leaves.
 pub(super) fn send(
     context: &Context,
     files: &Files<'_>,
     remote: &Named,
     options: &PushOptions,
-) -> Result<PushReport, Failure> {
+    allow_sensitive: bool,
+) -> Result<Sent, Failure> {
     let exchange = context.reach(files, remote, !options.dry_run)?;
     if let Exchange::Service(service) = &exchange {
         let scope = service.check_scope().map_err(|error| hinted(remote, error))?;
@@ -59,7 +69,17 @@ pub(super) fn send(
         }
     }
     let progress = context.ui.progress();
-    exchange.push(files.store, options, progress.as_ref()).map_err(|error| hinted(remote, error))
+    // Whoever keeps an encrypted remote cannot read what goes there.
+    if allow_sensitive || remote.secret.is_some() {
+        let pushed = exchange.push(files.store, options, progress.as_ref());
+        return Ok(Sent { report: pushed.map_err(|error| hinted(remote, error))?, possible: 0 });
+    }
+    let policy = context.policy(files.place)?;
+    let gate = PrivacyGate::new(&policy, progress.as_ref());
+    let pushed = exchange.push_through(files.store, options, &gate, progress.as_ref());
+    let report = pushed.map_err(|error| hinted(remote, error))?;
+    let possible = gate.found.borrow().possible;
+    Ok(Sent { report, possible })
 }
 
 /// What is said of a service that does not tell who a token is for.
@@ -67,7 +87,8 @@ pub(super) const UNSUPPORTED: &str =
     "the service is too old to say who the token is for (`whoami_unsupported`)";
 
 /// The report for a program.
-pub(super) fn to_json(remote: &Named, dry_run: bool, report: &PushReport) -> json::Push {
+pub(super) fn to_json(remote: &Named, dry_run: bool, sent: &Sent) -> json::Push {
+    let report = &sent.report;
     json::Push {
         schema: json::PUSH,
         remote: remote.name.clone(),
@@ -83,11 +104,13 @@ pub(super) fn to_json(remote: &Named, dry_run: bool, report: &PushReport) -> jso
         gone_back: report.gone_back.clone(),
         refused: report.refused.clone(),
         forks: report.forks.clone(),
+        possible_secrets: sent.possible,
     }
 }
 
 /// The report for people, and for scripts that read the lines of agent-trace-cli.
-pub(super) fn print(ui: &Ui, dry_run: bool, report: &PushReport) -> Result<(), Failure> {
+pub(super) fn print(ui: &Ui, dry_run: bool, sent: &Sent) -> Result<(), Failure> {
+    let report = &sent.report;
     ui.line(format_args!("{}{}", prefix(dry_run), counted("Pushed", &report.sent)))?;
     let held: u64 = report.held_back.values().sum();
     if held > 0 {
@@ -101,6 +124,9 @@ pub(super) fn print(ui: &Ui, dry_run: bool, report: &PushReport) -> Result<(), F
     }
     if !dry_run && report.bytes > 0 {
         ui.note(&format!("{} in {} segment(s)", ui::bytes(report.bytes), report.segments));
+    }
+    if sent.possible > 0 {
+        ui.note(&format!("{} possible secret(s); agent-trace privacy scan lists them", sent.possible));
     }
     if report.new_writer {
         ui.warn("this store was copied or restored: it has a new writer from now on, and pushed under that");

@@ -58,6 +58,7 @@ pub(super) fn run(context: &Context) -> Result<Done, Failure> {
             Some(_) => Some(capture::shown::shown(&context.env, &place.data)?),
             None => None,
         },
+        privacy: super::privacy::status(context, &place, &store)?,
     };
     if context.ui.is_json() {
         context.ui.json(&status)?;
@@ -249,6 +250,7 @@ fn print(ui: &Ui, status: &json::Status, writer: &str) -> Result<()> {
     if let Some(capture) = &status.capture {
         print_capture(ui, capture)?;
     }
+    print_privacy(ui, &status.privacy)?;
     for damaged in &status.damaged {
         let label = ui.bad("damaged");
         ui.line(format_args!(
@@ -259,6 +261,26 @@ fn print(ui: &Ui, status: &json::Status, writer: &str) -> Result<()> {
     }
     if !status.damaged.is_empty() {
         ui.hint("agent-trace verify");
+    }
+    Ok(())
+}
+
+fn print_privacy(ui: &Ui, privacy: &json::PrivacyStatus) -> Result<()> {
+    if privacy.mode == "off" {
+        return ui.line("privacy   off");
+    }
+    let count = |count: u64, what: &str| (count > 0).then(|| format!("{} {what}", ui::number(count)));
+    let words = [
+        count(privacy.certain, "secret(s)"),
+        count(privacy.possible, "possible secret(s)"),
+        count(privacy.not_scanned, "record(s) not looked through yet"),
+    ];
+    let words: Vec<String> = words.into_iter().flatten().collect();
+    if !words.is_empty() {
+        ui.line(format_args!("privacy   {}", words.join(", ")))?;
+    }
+    if privacy.certain > 0 {
+        ui.hint("agent-trace privacy scan");
     }
     Ok(())
 }

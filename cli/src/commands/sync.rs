@@ -13,10 +13,10 @@ pub(super) fn run(context: &Context, args: &args::Sync) -> Result<Done, Failure>
     let ui = &context.ui;
     let files = context.files(&place, &store);
     let remote = context.pick(&files, args.remote.as_deref(), args.limit_rate.as_deref())?;
-    let pushed = push::send(context, &files, &remote, &PushOptions::default())?;
+    let pushed = push::send(context, &files, &remote, &PushOptions::default(), args.allow_sensitive)?;
     if !ui.is_json() {
         push::print(ui, false, &pushed)?;
-        push::hint_elsewhere(context, &files, &pushed)?;
+        push::hint_elsewhere(context, &files, &pushed.report)?;
     }
     let pulled = pull::take(context, &files, &remote, &PullOptions::default())?;
     if ui.is_json() {
@@ -28,5 +28,5 @@ pub(super) fn run(context: &Context, args: &args::Sync) -> Result<Done, Failure>
     } else {
         pull::print(ui, false, &pulled)?;
     }
-    Ok(push::done(&pushed).and(pull::done(&pulled)))
+    Ok(push::done(&pushed.report).and(pull::done(&pulled)))
 }

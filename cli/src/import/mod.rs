@@ -10,7 +10,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use agent_trace_store::env::{Env, Metadata};
 use agent_trace_store::intake::{Intake, Taken};
@@ -32,6 +32,8 @@ mod walk;
 mod tests;
 
 pub(crate) use peer::RECORDS_OF_TRANSCRIPTS;
+use crate::privacy::redact::Redaction;
+
 pub(crate) use probe::Head;
 pub(crate) use transcripts::conversation;
 
@@ -49,6 +51,8 @@ pub struct Options {
     pub dry_run: bool,
     /// Brings the index up to date at the end.
     pub index: bool,
+    /// What replaces secrets before anything is stored, where the user wants that.
+    pub(crate) redaction: Option<Arc<Redaction>>,
 }
 
 /// What an import found and did.

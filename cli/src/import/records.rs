@@ -294,6 +294,8 @@ impl Taking<'_> {
         if bytes.is_empty() {
             return Ok(());
         }
+        let redacted = self.job.redaction.as_ref().and_then(|redaction| redaction.bytes(bytes));
+        let bytes = redacted.as_ref().map_or(bytes, |(redacted, _)| redacted);
         let Worker { intake, taken, skipped_since, pins, records } = worker;
         let Buffers { canonical, canonicalizer, asked, found, .. } = records;
         let mut outlet = Outlet { intake, taken, skipped_since, asked };

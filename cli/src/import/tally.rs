@@ -3,14 +3,15 @@
 //! Bounds what is kept of bad lines. Knows no formats.
 
 use std::collections::BTreeMap;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
 use agent_trace_store::progress::Progress;
 use agent_trace_store::{Kind, Store, Timestamp};
 
 use super::source::Source;
 use super::{Bad, Options, hold};
+use crate::privacy::redact::Redaction;
 
 /// Bad lines that are listed of one file; the rest is only counted.
 pub(super) const BAD_LINES_LISTED_MAX: u64 = 1_000;
@@ -32,6 +33,7 @@ pub(super) struct Job<'a> {
     pub(super) progress: &'a dyn Progress,
     pub(super) since: Option<Timestamp>,
     pub(super) dry_run: bool,
+    pub(super) redaction: Option<Arc<Redaction>>,
     pub(super) sources: Vec<Source>,
     /// Which sources are to be read.
     pub(super) fresh: Vec<bool>,
@@ -70,6 +72,7 @@ impl<'a> Job<'a> {
             progress,
             since: options.since,
             dry_run: options.dry_run,
+            redaction: options.redaction.clone(),
             sources,
             fresh,
             tallies,

@@ -44,7 +44,13 @@ impl World {
     }
 
     fn options(&self) -> Options {
-        Options { paths: vec![self.dir.path().join("in")], since: None, dry_run: false, index: true }
+        Options {
+            paths: vec![self.dir.path().join("in")],
+            since: None,
+            dry_run: false,
+            index: true,
+            redaction: None,
+        }
     }
 
     fn import(&self) -> Report {

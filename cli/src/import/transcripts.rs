@@ -7,6 +7,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use agent_trace_store::env::File;
 use agent_trace_store::intake::{Base, Body};
 use agent_trace_store::question;
 use agent_trace_store::record::{self, TranscriptRecord};
@@ -26,6 +27,7 @@ const HASHED_BYTES_MAX: u64 = 16 << 20;
 const PEER: &str = "agent-trace-cli";
 
 /// One state of one session.
+#[derive(Clone)]
 struct State {
     source: usize,
     /// By what the states of a session are put in order, before time.
@@ -316,7 +318,24 @@ impl Chain {
                 return Ok(());
             }
         };
-        let taken = self.take_file(job, worker, state, &file);
+        let taken = match &job.redaction {
+            None => self.take_file(job, worker, state, &file, source.metadata.bytes),
+            Some(redaction) => {
+                let dir = job.store.dir().join("tmp");
+                redaction.file(job.store.env(), &file, source.metadata.bytes, &dir).and_then(|redacted| {
+                    let (mut state, bytes) = (state.clone(), redacted.bytes);
+                    if let Some(remark) = redacted.remark() {
+                        // What a manifest says of the raw bytes is not true of these.
+                        state.sha256 = None;
+                        state.label =
+                            Some(state.label.map_or(remark.clone(), |label| format!("{label} ({remark})")));
+                    } else if bytes < source.metadata.bytes {
+                        state.sha256 = None;
+                    }
+                    self.take_file(job, worker, &state, &redacted, bytes)
+                })
+            }
+        };
         match taken {
             Err(error) if file.has_failed() => {
                 job.note(state.source, None, with_cause(&error));
@@ -331,9 +350,9 @@ impl Chain {
         job: &Job<'_>,
         worker: &mut Worker<'_>,
         state: &State,
-        file: &SourceFile,
+        file: &dyn File,
+        bytes: u64,
     ) -> Result<()> {
-        let bytes = job.sources[state.source].metadata.bytes;
         let may_be = |known: &&Known| known.bytes == bytes && known.conversation == state.conversation;
         if self.known.iter().any(|known| may_be(&known)) {
             let content = hash(file, bytes)?;
@@ -402,7 +421,7 @@ impl Chain {
     }
 
     /// Remembers what a dry run would have taken in.
-    fn note_new(&mut self, file: &SourceFile, state: &State, bytes: u64) -> Result<()> {
+    fn note_new(&mut self, file: &dyn File, state: &State, bytes: u64) -> Result<()> {
         if let Some(content) = hash(file, bytes)? {
             let (conversation, time) = (state.conversation.clone(), state.time);
             self.known.push(Known { conversation, content, sha256: None, bytes, time, is_stored: false });
@@ -470,14 +489,17 @@ fn note_known(job: &Job<'_>, worker: &mut Worker<'_>, state: &State, sha256: Opt
 }
 
 /// The id of a file's bytes, if it is short enough to be read at once.
-fn hash(file: &SourceFile, bytes: u64) -> Result<Option<ObjectId>> {
+fn hash(file: &dyn File, bytes: u64) -> Result<Option<ObjectId>> {
     if bytes > HASHED_BYTES_MAX {
         return Ok(None);
     }
     let mut buffer = vec![0; usize::try_from(bytes).unwrap_or_default()];
-    let read = file.read_up_to(&mut buffer, 0).map_err(|error| Error::io("cannot read it", error))?;
-    if read < buffer.len() {
-        return Err(Error::invalid("it became shorter while it was read"));
+    match file.read_exact_at(&mut buffer, 0) {
+        Ok(()) => {}
+        Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => {
+            return Err(Error::invalid("it became shorter while it was read"));
+        }
+        Err(error) => return Err(Error::io("cannot read it", error)),
     }
     Ok(Some(ObjectId::of(&buffer)))
 }

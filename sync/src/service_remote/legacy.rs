@@ -16,6 +16,7 @@ use serde_json::json;
 use super::{Memory, Service};
 use crate::client::Resource;
 use crate::collect::chosen_events;
+use crate::gate::Gate;
 use crate::limits::{INLINE_BYTES_MAX, LEGACY_BYTES_MAX, LEGACY_ITEMS_MAX};
 use crate::push::{PushOptions, PushReport, choose};
 use crate::select::Selection;
@@ -44,6 +45,7 @@ impl Service {
         store: &Store,
         memory: &mut Memory,
         options: &PushOptions,
+        gate: &dyn Gate,
         progress: &dyn Progress,
     ) -> Result<PushReport> {
         let selection = choose(store, &memory.state, options)?;
@@ -56,6 +58,7 @@ impl Service {
             report.sent = selection.sent.clone();
             return Ok(report);
         }
+        gate.ask(store, &selection.events)?;
         let mut events = chosen(&selection)?;
         let unknown = events.iter().filter(|event| !Kind::KNOWN.contains(&event.fact.kind)).count();
         if unknown > 0 {

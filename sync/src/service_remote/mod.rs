@@ -31,6 +31,7 @@ use agent_trace_store::{Error, Result, Store};
 
 use crate::address::ServiceUrl;
 use crate::client::{Client, Scope};
+use crate::gate::{Gate, Open};
 use crate::head::RemoteId;
 use crate::limits::EXCHANGE_WAIT_MICROS_MAX;
 use crate::push::{PushOptions, PushReport};
@@ -72,15 +73,26 @@ impl Service {
         self.client.check_scope()
     }
 
-    /// Pushes.
+    /// Pushes, whatever it is.
     pub fn push(&self, store: &Store, options: &PushOptions, progress: &dyn Progress) -> Result<PushReport> {
+        self.push_through(store, options, &Open, progress)
+    }
+
+    /// Pushes what a gate lets pass; where it refuses, nothing is sent.
+    pub fn push_through(
+        &self,
+        store: &Store,
+        options: &PushOptions,
+        gate: &dyn Gate,
+        progress: &dyn Progress,
+    ) -> Result<PushReport> {
         let _busy = store.busy()?;
         let _lock = self.lock(store)?;
         store.settle()?;
         let mut memory = self.remembered(store)?;
         let report = match self.protocol(store, &mut memory)? {
-            Protocol::Two => self.push_segments(store, &mut memory, options, progress),
-            Protocol::One => self.push_records(store, &mut memory, options, progress),
+            Protocol::Two => self.push_segments(store, &mut memory, options, gate, progress),
+            Protocol::One => self.push_records(store, &mut memory, options, gate, progress),
         };
         let report = self.ask_again_later(store, &memory, report)?;
         Ok(PushReport { requests: self.client.requests(), ..report })

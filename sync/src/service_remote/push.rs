@@ -9,6 +9,7 @@ use agent_trace_store::{Error, ErrorKind, Kind, ObjectId, Result, Store};
 
 use super::outbox::{Outbox, Pending};
 use super::{Memory, Service};
+use crate::gate::Gate;
 use crate::light::walk;
 use crate::limits::COMMIT_SEGMENTS_MAX;
 use crate::publish::note_own_tip;
@@ -26,6 +27,7 @@ impl Service {
         store: &Store,
         memory: &mut Memory,
         options: &PushOptions,
+        gate: &dyn Gate,
         progress: &dyn Progress,
     ) -> Result<PushReport> {
         let mut learned = self.replay(store, memory)?;
@@ -47,6 +49,7 @@ impl Service {
         if options.dry_run {
             return Ok(report);
         }
+        gate.ask(store, &selection.events)?;
         if !selection.picks.is_empty() {
             self.transfer(store, memory, &selection, progress, &mut report)?;
         }

@@ -5,7 +5,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 
 use agent_trace_store::progress::Silent;
-use agent_trace_store::{ErrorKind, Kind, Store};
+use agent_trace_store::seqs::EventSet;
+use agent_trace_store::{Error, ErrorKind, Kind, Store};
+use agent_trace_sync::gate::Gate;
 use agent_trace_sync::take::PullOptions;
 
 use crate::project::{Project, Shared};
@@ -204,4 +206,28 @@ fn another_history_is_learned_anew() {
     assert_eq!(pushed.sent.len(), 0);
     service(&env, &server).pull(&stores[1], &PullOptions::default(), &Silent).unwrap();
     assert_eq!(records(&stores[0]), records(&stores[1]));
+}
+
+/// Refuses everything.
+struct Closed;
+
+impl Gate for Closed {
+    fn ask(&self, _store: &Store, leaving: &EventSet) -> agent_trace_store::Result<()> {
+        Err(Error::new(ErrorKind::Refused, format!("{} events", leaving.len())))
+    }
+}
+
+#[test]
+fn what_a_gate_refuses_is_not_uploaded() {
+    let (_disk, env, stores) = world(&["/a"]);
+    let server = start(&Shared::default());
+    add(&stores[0], Kind::TRACE, (0..10).map(trace));
+    let refused = service(&env, &server).push_through(&stores[0], &full(), &Closed, &Silent).unwrap_err();
+    assert_eq!((refused.kind(), refused.message()), (ErrorKind::Refused, "10 events"));
+    let seen = server.seen();
+    assert!(
+        !seen.iter().any(|request| request.starts_with("PUT") || request.ends_with("commit")),
+        "{seen:?}"
+    );
+    service(&env, &server).push(&stores[0], &full(), &Silent).unwrap();
 }
