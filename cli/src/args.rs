@@ -99,6 +99,7 @@ pub(crate) enum Color {
 
 /// The commands.
 #[derive(Clone, Debug, Subcommand)]
+#[expect(clippy::large_enum_variant, reason = "there is one, made once")]
 pub(crate) enum Command {
     /// Give the git repository (or the directory given by --store) a store, and git its hooks
     Init(Init),

@@ -15,8 +15,8 @@ use std::collections::BTreeMap;
 
 pub(crate) use ask::*;
 pub(crate) use buckets::*;
-pub(crate) use erase::*;
 pub(crate) use bundle::*;
+pub(crate) use erase::*;
 pub(crate) use privacy::*;
 
 use agent_trace_store::Kind;

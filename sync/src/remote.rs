@@ -98,9 +98,13 @@ impl Remote {
             }
         }
         let name = name.to_owned();
-        let Some(format) = format else { return Ok(Remote { env: env.clone(), transport, name, id: None, ring: None }) };
+        let Some(format) = format else {
+            return Ok(Remote { env: env.clone(), transport, name, id: None, ring: None });
+        };
         match (access, format.is_encrypted) {
-            (None, false) => Ok(Remote { env: env.clone(), transport, name, id: Some(format.id), ring: None }),
+            (None, false) => {
+                Ok(Remote { env: env.clone(), transport, name, id: Some(format.id), ring: None })
+            }
             (Some(access), true) => Remote::unlock(env, transport, name, &format.id, create, access),
             (None, true) => Err(locked(transport.as_ref(), "is encrypted, and no secret is given")),
             // Whoever can write to a remote could have made this of one that is encrypted.

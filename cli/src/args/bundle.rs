@@ -38,6 +38,9 @@ pub(crate) struct Export {
     /// Write no bundle but conversations to read, as HTML
     #[arg(long, value_name = "DIR")]
     pub(crate) html: Option<PathBuf>,
+    /// Write it although it holds secrets, and look for none
+    #[arg(long)]
+    pub(crate) allow_sensitive: bool,
     /// Count, write nothing
     #[arg(long)]
     pub(crate) dry_run: bool,

@@ -7,6 +7,7 @@ use agent_trace_sync::bundle::{
     BundleInfo, BundleWriter, ExportOptions, ExportPlan, Flow, NewFile, NewFolder, Pipe, Wanted, execute,
     plan,
 };
+use agent_trace_sync::gate::Gate as _;
 
 use super::Context;
 use crate::args;
@@ -15,6 +16,7 @@ use crate::exported;
 use crate::git::commits;
 use crate::git::process::Git;
 use crate::json;
+use crate::privacy::gate::PrivacyGate;
 use crate::report::{Done, Failure};
 use crate::time::Edge;
 use crate::ui::{self, Ui};
@@ -26,7 +28,7 @@ pub(super) fn run(context: &Context, args: &args::Export) -> Result<Done, Failur
         check_pipe(&context.ui, args)?;
     }
     agent_trace_store::env::yield_to_others();
-    let (_, store) = context.open_current()?;
+    let (place, store) = context.open_current()?;
     let options = options(context, args, since)?;
     let plan = plan(&store, &options)?;
     if let Some(unknown) = plan.unknown().first() {
@@ -36,6 +38,12 @@ pub(super) fn run(context: &Context, args: &args::Export) -> Result<Done, Failur
             message,
             "`agent-trace log --json` lists records with their sessions",
         ));
+    }
+    if !args.allow_sensitive {
+        let (policy, progress) = (context.policy(&place)?, context.ui.progress());
+        PrivacyGate::new(&policy, progress.as_ref())
+            .ask(&store, plan.events())
+            .map_err(|error| Failure::from(error).hint(super::SENSITIVE))?;
     }
     if let Some(form) = exported::Form::of(args) {
         return other_form(context, args, &store, &plan, form);

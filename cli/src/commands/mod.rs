@@ -196,13 +196,15 @@ pub(crate) const SENSITIVE: &str =
 
 /// What can be done where a remote does not do what it was asked.
 pub(crate) fn hinted(remote: &Named, error: Error) -> Failure {
+    if error.kind() == ErrorKind::Refused {
+        return Failure::from(error).hint(SENSITIVE);
+    }
     if let Ok(RemoteUrl::Bucket(_)) = remote.address() {
         return hinted_bucket(remote, error);
     }
     let hint = match error.kind() {
         ErrorKind::Denied => format!("agent-trace remote set-token {} --token-stdin", remote.name),
         ErrorKind::NotFound => format!("agent-trace project create {}", remote.url),
-        ErrorKind::Refused => SENSITIVE.to_owned(),
         _ => return error.into(),
     };
     Failure::from(error).hint(hint)

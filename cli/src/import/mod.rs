@@ -31,8 +31,8 @@ mod walk;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use peer::RECORDS_OF_TRANSCRIPTS;
 use crate::privacy::redact::Redaction;
+pub(crate) use peer::RECORDS_OF_TRANSCRIPTS;
 
 pub(crate) use probe::Head;
 pub(crate) use transcripts::conversation;
