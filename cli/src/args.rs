@@ -4,6 +4,7 @@ mod admin;
 mod ask;
 mod hooks;
 mod backfill;
+mod erase;
 mod config;
 mod link;
 mod notes;
@@ -25,6 +26,7 @@ pub(crate) use admin::{
 pub(crate) use ask::{Blame, Context, LinesBy, Search, Stats};
 pub(crate) use backfill::Backfill;
 pub(crate) use config::{Config, Projects};
+pub(crate) use erase::{Erase, Retention, RetentionRun, RetentionSet};
 pub(crate) use hooks::{Hooks, HooksInstall, HooksOf, HooksRemove, HooksStatus};
 pub(crate) use link::{CommitLink, Link};
 pub(crate) use notes::{Include, Notes};
@@ -176,6 +178,11 @@ pub(crate) enum Command {
     Reindex,
     /// Rewrite segments to be small
     Compact(Compact),
+    /// Remove the bytes of records, conversations or sessions for good, everywhere
+    Erase(Erase),
+    /// Keep transcripts for a time, or up to a size: what is over that goes to where a remote holds it
+    #[command(subcommand)]
+    Retention(Retention),
     /// Show what agent-trace does, on sample data in a temporary directory
     Tour(Tour),
     /// Write a completion script for a shell to stdout

@@ -13,6 +13,7 @@ mod commands;
 mod document;
 mod edit;
 mod git;
+mod glob;
 mod hooks;
 #[allow(unreachable_pub, reason = "written as a crate would be")]
 mod import;

@@ -122,7 +122,7 @@ pub(crate) fn go_on_as_another(store: &Store, doubtful: &EventSet) -> Result<()>
         let reissued = events_in(store, doubtful)?
             .into_iter()
             .map(|event| {
-                let record = store.read(&event.fact.objects[0])?;
+                let record = store.read_unless_erased(&event.fact.objects[0])?.unwrap_or_default();
                 Ok(Draft { marks: marks(&event.fact, &record), fact: event.fact })
             })
             .collect::<Result<Vec<_>>>()?;
@@ -134,13 +134,15 @@ pub(crate) fn go_on_as_another(store: &Store, doubtful: &EventSet) -> Result<()>
     Ok(())
 }
 
-/// Sends the manifest and replaces the own head, which stands there with hash `there`.
+/// Sends the manifest and replaces the own head, which stands there with hash `there`. What is live of the segments in
+/// `replaces` stands in those added.
 pub fn publish(
     store: &Store,
     remote: &Remote,
     state: &mut State,
     id: &RemoteId,
     added: Vec<(SegmentId, u64)>,
+    replaces: Vec<SegmentId>,
     there: Option<[u8; 32]>,
 ) -> Result<()> {
     let noted = OwnHead::read(store, id)?.filter(|noted| noted.writer == store.writer());
@@ -151,7 +153,7 @@ pub fn publish(
         (Some(seen), _) => (seen.manifest, None),
         (None, _) => (NO_MANIFEST, None),
     };
-    let manifest = extend(remote, before, depth, added)?;
+    let manifest = extend(remote, before, depth, added, replaces)?;
     let bytes = manifest.encode();
     let manifest_id = Manifest::id(&bytes);
     remote.transport().write(&Manifest::key(&manifest_id), &bytes)?;
@@ -193,9 +195,10 @@ fn extend(
     before: ManifestId,
     depth: Option<u32>,
     added: Vec<(SegmentId, u64)>,
+    replaces: Vec<SegmentId>,
 ) -> Result<Manifest> {
     if before == NO_MANIFEST {
-        return Ok(Manifest { added, ..Manifest::default() });
+        return Ok(Manifest { added, replaces, ..Manifest::default() });
     }
     let read = |id: &ManifestId| -> Result<Manifest> {
         let bytes = remote.transport().read(&Manifest::key(id), MANIFEST_BYTES_MAX)?;
@@ -209,7 +212,7 @@ fn extend(
         None => read(&before)?.depth,
     };
     if depth + 1 < MANIFEST_DEPTH_MAX {
-        return Ok(Manifest { previous: before, depth: depth + 1, added, replaces: Vec::new() });
+        return Ok(Manifest { previous: before, depth: depth + 1, added, replaces });
     }
     let mut chain = Vec::new();
     let mut next = before;
@@ -223,6 +226,7 @@ fn extend(
         whole.added.extend(manifest.added);
         whole.replaces.extend(manifest.replaces);
     }
+    whole.replaces.extend(replaces);
     whole.added.retain(|(id, _)| !whole.replaces.contains(id));
     whole.added.extend(added);
     Ok(whole)

@@ -19,7 +19,7 @@ use crate::limits::{
     EXCHANGE_WAIT_MICROS_MAX, FORMAT_BYTES_MAX, HEAD_BYTES_MAX, HEADS_MAX, MANIFEST_BYTES_MAX,
     MANIFEST_DEPTH_MAX,
 };
-use crate::manifest::{Manifest, NO_MANIFEST, segment_key};
+use crate::manifest::{Manifest, ManifestId, NO_MANIFEST, segment_key};
 use crate::state::{SeenHead, State, cache_dir};
 use crate::tables;
 use crate::transport::{Folder, Transport, Version};
@@ -268,35 +268,18 @@ fn read_manifests(
     changed: Vec<Changed>,
     replayed: &mut Replayed,
 ) -> Result<()> {
-    for Changed { head, hash, version } in changed {
-        let known = state.heads.get(&head.writer).map_or(NO_MANIFEST, |seen| seen.manifest);
-        let mut manifests = Vec::new();
-        let mut next = head.manifest;
-        let mut complete = true;
-        while next != NO_MANIFEST && next != known {
-            let bytes = remote.transport().read(&Manifest::key(&next), MANIFEST_BYTES_MAX)?;
-            let manifest = bytes.ok_or_else(|| Error::corrupt("it is not there"));
-            match manifest.and_then(|bytes| Manifest::decode(&next, &bytes)) {
-                Ok(manifest) if manifests.len() <= MANIFEST_DEPTH_MAX as usize => {
-                    next = manifest.previous;
-                    manifests.push(manifest);
-                }
-                Ok(_) => return Err(Error::corrupt("a chain of manifests is too long")),
-                Err(error) if error.kind() == ErrorKind::Unsupported => return Err(error),
-                Err(error) => {
-                    let writer = head.writer.short();
-                    replayed.refused.push(format!("a manifest of writer `{writer}`: {error}"));
-                    complete = false;
-                    break;
-                }
-            }
-        }
-        for manifest in manifests.iter().rev() {
-            state.replaced.extend(manifest.replaces.iter().copied());
-            for (segment, bytes) in &manifest.added {
-                if !state.segments.contains_key(segment) && !state.replaced.contains(segment) {
-                    complete &= learn_segment(store, remote, id, state, segment, *bytes, replayed)?;
-                }
+    let mut read = Vec::new();
+    for changed in changed {
+        let known = state.heads.get(&changed.head.writer).map_or(NO_MANIFEST, |seen| seen.manifest);
+        let (manifests, complete) = read_chain(remote, &changed.head, known, replayed)?;
+        // Any of them may say that segments of another are replaced, which may be gone already.
+        state.replaced.extend(manifests.iter().flat_map(|manifest| &manifest.replaces).copied());
+        read.push((changed, manifests, complete));
+    }
+    for (Changed { head, hash, version }, manifests, mut complete) in read {
+        for (segment, bytes) in manifests.iter().rev().flat_map(|manifest| &manifest.added) {
+            if !state.segments.contains_key(segment) && !state.replaced.contains(segment) {
+                complete &= learn_segment(store, remote, id, state, segment, *bytes, replayed)?;
             }
         }
         head.tips.iter().for_each(|tip| state.note_tip(tip));
@@ -309,6 +292,35 @@ fn read_manifests(
         }
     }
     Ok(())
+}
+
+/// The manifests that a head names, newest first, up to the one that is known; and whether all could be read.
+fn read_chain(
+    remote: &Remote,
+    head: &Head,
+    known: ManifestId,
+    replayed: &mut Replayed,
+) -> Result<(Vec<Manifest>, bool)> {
+    let mut manifests = Vec::new();
+    let mut next = head.manifest;
+    while next != NO_MANIFEST && next != known {
+        let bytes = remote.transport().read(&Manifest::key(&next), MANIFEST_BYTES_MAX)?;
+        let manifest = bytes.ok_or_else(|| Error::corrupt("it is not there"));
+        match manifest.and_then(|bytes| Manifest::decode(&next, &bytes)) {
+            Ok(manifest) if manifests.len() <= MANIFEST_DEPTH_MAX as usize => {
+                next = manifest.previous;
+                manifests.push(manifest);
+            }
+            Ok(_) => return Err(Error::corrupt("a chain of manifests is too long")),
+            Err(error) if error.kind() == ErrorKind::Unsupported => return Err(error),
+            Err(error) => {
+                let writer = head.writer.short();
+                replayed.refused.push(format!("a manifest of writer `{writer}`: {error}"));
+                return Ok((manifests, false));
+            }
+        }
+    }
+    Ok((manifests, true))
 }
 
 /// Reads the footer of a segment, and notes which events it holds.

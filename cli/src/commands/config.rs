@@ -45,7 +45,7 @@ const fn field(name: &'static str, section: &'static str, member: &'static str, 
     Field { name, section: Some(section), member, kind }
 }
 
-const FIELDS: [Field; 13] = [
+const FIELDS: [Field; 15] = [
     field("notes.enabled", "notes", "enabled", Kind::Switch(true)),
     field("notes.include-ledger", "notes", "include_ledger", Kind::Switch(false)),
     field("notes.include-summary", "notes", "include_summary", Kind::Switch(true)),
@@ -56,6 +56,8 @@ const FIELDS: [Field; 13] = [
     field("summary.enabled", "summary", "enabled", Kind::Switch(true)),
     field("summary.command", "summary", "command", Kind::Text),
     field("summary.timeout-seconds", "summary", "timeout_seconds", Kind::Number(TIMEOUT_SECONDS)),
+    field("retention.age", "retention", "age", Kind::Text),
+    field("retention.bytes", "retention", "bytes", Kind::Text),
     field("remote.default", "remote", "default", Kind::Text),
     Field { name: "global.auth-token", section: None, member: "auth_token", kind: Kind::Secret },
     Field {
@@ -67,7 +69,7 @@ const FIELDS: [Field; 13] = [
 ];
 
 /// Groups that are reset together.
-const GROUPS: [&str; 3] = ["notes", "hooks", "summary"];
+const GROUPS: [&str; 4] = ["notes", "hooks", "summary", "retention"];
 
 pub(super) fn run(context: &Context, args: &args::Config) -> Result<Done, Failure> {
     match args {
@@ -161,7 +163,7 @@ fn change(
     document.write(env)
 }
 
-fn set(context: &Context, name: &str, text: &str) -> Result<(), Failure> {
+pub(super) fn set(context: &Context, name: &str, text: &str) -> Result<(), Failure> {
     let field = Field::find(name)?;
     let value = field.parse(text)?;
     if field.name == "remote.default" {
@@ -181,7 +183,7 @@ fn set(context: &Context, name: &str, text: &str) -> Result<(), Failure> {
     told(context, field)
 }
 
-fn reset(context: &Context, name: &str) -> Result<(), Failure> {
+pub(super) fn reset(context: &Context, name: &str) -> Result<(), Failure> {
     let fields: Vec<&Field> = if GROUPS.contains(&name) {
         FIELDS.iter().filter(|field| field.section == Some(name)).collect()
     } else {

@@ -46,6 +46,7 @@ fn print(ui: &Ui, dry_run: bool, report: &Report) -> Result<(), Failure> {
             added: report.added,
             known: report.known,
             skipped_since: report.skipped_since,
+            erased: report.erased,
             files: report.files,
             bytes: report.bytes,
             bad: bad.collect(),
@@ -62,6 +63,9 @@ fn print(ui: &Ui, dry_run: bool, report: &Report) -> Result<(), Failure> {
     let mut said = format!("{} {verb}, {} known already", ui::number(report.added), ui::number(report.known));
     if report.skipped_since > 0 {
         said.push_str(&format!(", {} older than --since", ui::number(report.skipped_since)));
+    }
+    if report.erased > 0 {
+        said.push_str(&format!(", {} erased and not taken in", ui::number(report.erased)));
     }
     let kept = report.bad.iter().filter(|bad| bad.kept).count();
     for (count, what) in [(report.bad.len() - kept, "left out"), (kept, "kept as raw bytes")] {

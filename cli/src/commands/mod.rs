@@ -11,6 +11,7 @@ mod completions;
 mod config;
 mod context;
 mod doctor;
+mod erase;
 mod help_page;
 mod hooks;
 mod import;
@@ -26,6 +27,7 @@ mod pull;
 mod push;
 mod reindex;
 mod remote;
+mod retention;
 mod rule;
 mod search;
 mod serve;
@@ -191,6 +193,8 @@ pub(crate) fn run(context: &Context, command: &Command) -> Result<Done, Failure>
         Command::Verify => verify::run(context),
         Command::Reindex => reindex::run(context),
         Command::Compact(args) => compact::run(context, args),
+        Command::Erase(args) => erase::run(context, args),
+        Command::Retention(args) => retention::run(context, args),
         Command::Tour(args) => tour::run(context, args),
         Command::Completions(args) => completions::run(context, args),
         Command::Man(args) => man::run(context, args),
