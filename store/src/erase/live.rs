@@ -88,10 +88,11 @@ pub fn removal(
         for body in &bodies {
             walk.body(body)?;
         }
-        removal.flat = walk.flat;
+        removal.flat = std::mem::take(&mut walk.flat);
         removal.kept = candidates.intersection(&walk.leaves).copied().collect();
         // Recipes that something live is put together by stay with their parts.
         candidates.retain(|id| !walk.seen.contains(id));
+        walk.add_orphans(segments, &mut candidates)?;
     }
     removal.gone = candidates;
     Ok(removal)
@@ -228,6 +229,37 @@ impl Walk<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Adds recipes that nothing live needs and that lose a part: they would put nothing together any more.
+    fn add_orphans(&self, segments: &[Arc<Sealed>], gone: &mut BTreeSet<ObjectId>) -> Result<()> {
+        let mut rest = Vec::new();
+        for sealed in segments {
+            let handle = Handle::Sealed(Arc::clone(sealed));
+            for offset in &sealed.directory.objects_frames {
+                let objects = self.recipes.store.objects(&handle, *offset)?;
+                for slot in 0..objects.len() {
+                    if objects.laid(slot)?.is_recipe()
+                        && let Stored::Recipe(recipe) = objects.get(slot)?
+                    {
+                        rest.push(recipe);
+                    }
+                }
+            }
+        }
+        rest.retain(|recipe| !self.seen.contains(&recipe.id));
+        loop {
+            let before = gone.len();
+            let lose: Vec<ObjectId> = rest
+                .iter()
+                .filter(|recipe| recipe.parts.iter().any(|part| gone.contains(&part.id)))
+                .map(|recipe| recipe.id)
+                .collect();
+            gone.extend(lose);
+            if gone.len() == before {
+                return Ok(());
+            }
+        }
     }
 
     /// Adds a part, or, where it is erased and has a recipe, what that comes down to.
