@@ -21,7 +21,7 @@ use agent_trace_sync::remote::Remote;
 
 use crate::{content, found_in, trace};
 
-const SEEDS: u64 = 100;
+const SEEDS: u64 = 64;
 const REMOTE: &str = "/remote";
 
 /// A small generator: the same numbers for the same seed.
