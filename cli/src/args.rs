@@ -6,6 +6,7 @@ mod key;
 mod backfill;
 mod bucket;
 mod bundle;
+mod erase;
 mod config;
 mod hooks;
 mod link;
@@ -31,6 +32,7 @@ pub(crate) use backfill::Backfill;
 pub(crate) use bucket::BucketSource;
 pub(crate) use bundle::{Bundle, Export};
 pub(crate) use config::{Config, Projects};
+pub(crate) use erase::{Erase, Retention, RetentionRun, RetentionSet};
 pub(crate) use hooks::{Hooks, HooksInstall, HooksOf, HooksRemove, HooksStatus};
 pub(crate) use key::{Key, KeyRemote, KeyRotate, SecretSource};
 pub(crate) use link::{CommitLink, Link};
@@ -200,6 +202,11 @@ pub(crate) enum Command {
     Compact(Compact),
     /// Clear up a folder or bucket: merge small segments, remove what nothing refers to
     Gc(Gc),
+    /// Remove the bytes of records, conversations or sessions for good, everywhere
+    Erase(Erase),
+    /// Keep transcripts for a time, or up to a size: what is over that goes to where a remote holds it
+    #[command(subcommand)]
+    Retention(Retention),
     /// Show what agent-trace does, on sample data in a temporary directory
     Tour(Tour),
     /// Write a completion script for a shell to stdout
@@ -228,6 +235,9 @@ pub(crate) struct Import {
     /// Only what is not older: RFC 3339, a date (local midnight), or back from now: 30d, 12h, 2w
     #[arg(long, value_name = "TIME")]
     pub(crate) since: Option<String>,
+    /// Erase here what a bundle erases; without this, such a bundle is refused
+    #[arg(long)]
+    pub(crate) accept_erase: bool,
     /// Count, bring in nothing
     #[arg(long)]
     pub(crate) dry_run: bool,

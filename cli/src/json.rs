@@ -139,6 +139,8 @@ pub(crate) struct Import {
     pub(crate) added: u64,
     pub(crate) known: u64,
     pub(crate) skipped_since: u64,
+    /// Records that are erased, or whose conversation is: they were not taken in.
+    pub(crate) erased: u64,
     pub(crate) files: u64,
     pub(crate) bytes: u64,
     pub(crate) bad: Vec<Bad>,
@@ -468,6 +470,10 @@ pub(crate) struct Pull {
     /// Transcripts whose bytes are elsewhere, and not on this remote.
     pub(crate) not_there: u64,
     pub(crate) cannot_leave_out: bool,
+    /// Records of which something is erased: it did not come.
+    pub(crate) erased: u64,
+    /// Objects whose bytes are gone here, since somebody has erased them.
+    pub(crate) dropped: u64,
 }
 
 /// `sync`

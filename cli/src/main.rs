@@ -15,6 +15,7 @@ mod document;
 mod edit;
 mod exported;
 mod git;
+mod glob;
 mod hooks;
 #[allow(unreachable_pub, reason = "written as a crate would be")]
 mod import;

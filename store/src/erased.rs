@@ -302,6 +302,27 @@ impl Erased {
         Ok(erased)
     }
 
+    /// Both together.
+    pub fn joined(&self, other: Erased) -> Result<Erased> {
+        let shift = length_u32(self.acts.len());
+        let mut both = self.clone();
+        both.acts.extend(other.acts);
+        for (id, number) in other.objects {
+            both.objects.entry(id).or_insert(number + shift);
+        }
+        for (key, number) in other.conversations {
+            both.conversations.entry(key).or_insert(number + shift);
+        }
+        both.prefixes.extend(other.prefixes);
+        if both.objects.len() > ERASED_OBJECTS_MAX {
+            let found = both.objects.len();
+            return Err(Error::invalid(format!(
+                "expected at most {ERASED_OBJECTS_MAX} erased objects, found {found}"
+            )));
+        }
+        Ok(both)
+    }
+
     /// The same, with a note of whether bytes may be left.
     pub(crate) fn with_swept(&self, swept: bool) -> Erased {
         Erased { swept, ..self.clone() }

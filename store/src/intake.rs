@@ -18,9 +18,9 @@ use crate::frame::{Effort, Packer};
 use crate::id::{IdSet, ObjectId, encode_hex};
 use crate::kind::Kind;
 use crate::limits::{
-    BATCH_EVENTS_MAX, CHUNK_BYTES_AVERAGE, CHUNK_BYTES_LEAST, CHUNK_BYTES_MOST, CHUNK_FRAME_BYTES_TARGET,
-    INTAKE_BYTES_MAX, KEY_BYTES_MAX, OBJECT_BYTES_MAX, RECIPE_DEPTH_MAX, RECORD_BYTES_MAX,
-    RECORD_FRAME_BYTES_TARGET,
+    BATCH_EVENTS_MAX, CHUNK_BYTES_AVERAGE, CHUNK_BYTES_LEAST, CHUNK_BYTES_MAX, CHUNK_BYTES_MOST,
+    CHUNK_FRAME_BYTES_TARGET, INTAKE_BYTES_MAX, KEY_BYTES_MAX, OBJECT_BYTES_MAX, RECIPE_DEPTH_MAX,
+    RECORD_BYTES_MAX, RECORD_FRAME_BYTES_TARGET,
 };
 use crate::log::{Draft, Prepared};
 use crate::object::{ObjectsBuilder, ObjectsFrame, Part, Recipe};
@@ -269,6 +269,17 @@ impl<'a> Intake<'a> {
         self.add_recipe(Recipe { id, bytes, parts: recipe_parts })?;
         let base = Base { id, bytes, parts: leaves, depth, sha256: Some(sha256.clone()) };
         Ok(Body { id, bytes, sha256: encode_hex(&sha256.finalize()), base })
+    }
+
+    /// Takes a part in that something live needs, even where it is erased by itself.
+    pub fn part(&mut self, file: &dyn File, bytes: u64) -> Result<ObjectId> {
+        let length = usize::try_from(bytes).ok().filter(|length| *length <= CHUNK_BYTES_MAX);
+        let length = length.ok_or_else(|| {
+            Error::invalid(format!("expected a part of at most {CHUNK_BYTES_MAX} bytes, found {bytes}"))
+        })?;
+        let mut part = vec![0; length];
+        file.read_exact_at(&mut part, 0).map_err(shrunk)?;
+        self.chunk(&part)
     }
 
     /// A body that is erased, of which nothing is to be stored: its parts are not either, so it is hashed first.

@@ -22,6 +22,8 @@ pub enum Fault {
     HeadFirst,
     /// Events go without the bodies that they list, and are taken in without them.
     SkipClosure,
+    /// What is erased is taken in all the same.
+    TakeErased,
     /// Recovery cuts a batch more than the one that is torn.
     CutMore,
 }

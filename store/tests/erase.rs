@@ -363,3 +363,69 @@ fn a_full_disk_is_no_reason_to_keep_what_is_erased() {
     add_trace(&store, 1, "x").unwrap();
     assert!(disk.read_file(&Path::new(DIR).join("reserve")).is_some(), "the reserve is kept back again");
 }
+
+#[test]
+fn what_is_evicted_is_elsewhere_and_comes_back() {
+    let disk = SimDisk::new(11);
+    let env = disk.env();
+    let store = Store::init(&env, Path::new(DIR)).unwrap();
+    let (one, base, _) = add_transcript(&disk, &store, "a", &content(0..600), None).unwrap();
+    store.seal().unwrap();
+    let (two, _, _) = add_transcript(&disk, &store, "a", &content(0..900), Some(&base)).unwrap();
+    let (other, _, _) = add_transcript(&disk, &store, "b", &content(2000..2300), None).unwrap();
+    let remote = [7; 16];
+    // A grown transcript keeps what it shares.
+    erase::evict(&store, &remote, &BTreeSet::from([one]), &Silent).unwrap();
+    assert_eq!(store.presence(&one).unwrap(), Presence::Elsewhere(vec![remote]));
+    assert_eq!(store.read(&two).unwrap(), content(0..900));
+    let swept = erase::evict(&store, &remote, &BTreeSet::from([one, two]), &Silent).unwrap();
+    assert!(swept.objects > 0 && swept.bytes_after < swept.bytes_before);
+    let store = open(&env);
+    for body in [one, two] {
+        assert_eq!(store.presence(&body).unwrap(), Presence::Elsewhere(vec![remote]));
+    }
+    assert!(found(&disk, 0..900).is_empty());
+    assert_eq!(store.read(&other).unwrap(), content(2000..2300));
+    sound(&store);
+    assert_eq!(verify(&store, &Silent).unwrap().elsewhere, 2);
+    let (again, _, _) = add_transcript(&disk, &store, "c", &content(0..600), None).unwrap();
+    assert_eq!(store.read(&again).unwrap(), content(0..600));
+    sound(&store);
+}
+
+#[test]
+fn an_eviction_that_is_cut_leaves_bytes_or_a_note() {
+    let work = |disk: &SimDisk, env: &Env, ready: &mut bool| -> Result<()> {
+        let store = Store::init(env, Path::new(DIR))?;
+        let (one, base, _) = add_transcript(disk, &store, "a", &content(0..60), None)?;
+        store.seal()?;
+        let (two, _, _) = add_transcript(disk, &store, "a", &content(0..90), Some(&base))?;
+        *ready = true;
+        erase::evict(&store, &[7; 16], &BTreeSet::from([one, two]), &Silent).map(|_| ())
+    };
+    let operations = {
+        let disk = SimDisk::new(12);
+        work(&disk, &disk.env(), &mut false).unwrap();
+        disk.operations()
+    };
+    for operation in (0..operations).step_by(5) {
+        let disk = SimDisk::new(12);
+        disk.crash_at(operation);
+        let mut ready = false;
+        let _ = work(&disk, &disk.env(), &mut ready);
+        disk.restart();
+        if !ready {
+            continue;
+        }
+        let env = disk.env();
+        let store = open(&env);
+        store.catch_up().unwrap();
+        sound(&store);
+        for body in [content(0..60), content(0..90)] {
+            match store.presence(&ObjectId::of(&body)).unwrap() {
+                Presence::Present => assert_eq!(store.read(&ObjectId::of(&body)).unwrap(), body),
+                presence => assert_eq!(presence, Presence::Elsewhere(vec![[7; 16]]), "cut at {operation}"),
+            }
+        }
+    }
+}

@@ -61,6 +61,7 @@ pub fn set_of<'r>(runs: impl IntoIterator<Item = &'r Run>) -> EventSet {
 /// Whether these events of a segment are to be kept as the file that they came in.
 pub fn goes_whole(events: &[Numbered], checked: &Checked) -> bool {
     let whole = events.len() == checked.events.len() && checked.footer_holds && checked.forks.is_empty();
+    let whole = whole && !checked.holds_erased && checked.covered.is_empty();
     whole && checked.sealed.bytes >= adopt_bytes_min()
 }
 
@@ -149,6 +150,11 @@ pub fn append_objects(
 
 /// Puts what was collected into the store, all of it or nothing.
 fn place(store: &Store, aside: &Path, collected: Collected, tips: Vec<Tip>) -> Result<()> {
+    let erased = store.erased();
+    if collected.frames.iter().flat_map(|frame| &frame.ids).any(|id| erased.contains(id)) {
+        // The base of something live: what has it as its base is written anew, and then it goes.
+        note_back(store)?;
+    }
     let bytes: u64 = collected.frames.iter().map(|frame| frame.frame.file_bytes()).sum();
     let small = collected.events.len() <= BATCH_EVENTS_MAX / 2;
     if bytes < adopt_bytes_min() && small {
@@ -166,4 +172,12 @@ fn place(store: &Store, aside: &Path, collected: Collected, tips: Vec<Tip>) -> R
     builder.received(&collected.events)?;
     let built = builder.finish()?;
     store.adopt(&built.path, &built.id)
+}
+
+fn note_back(store: &Store) -> Result<()> {
+    #[cfg(feature = "sim")]
+    if agent_trace_store::switches::planted(agent_trace_store::switches::Fault::TakeErased) {
+        return Ok(());
+    }
+    store.unsweep()
 }

@@ -187,9 +187,12 @@ fn closure(
     let mut needed = Needed::new();
     let mut seen = HashSet::new();
     let mut waiting: Vec<(ObjectId, bool, usize)> = Vec::new();
+    let erased = store.erased();
     for (event, _, _) in events {
         let body = event.fact.kind == Kind::TRANSCRIPT || !Kind::KNOWN.contains(&event.fact.kind);
-        waiting.extend(listed(event).iter().rev().map(|id| (*id, body, 0)));
+        // What is erased goes nowhere; a part of something live does, whoever names it.
+        let live = listed(event).iter().rev().filter(|id| !erased.contains(id) || takes_erased());
+        waiting.extend(live.map(|id| (*id, body, 0)));
         while let Some((id, body, depth)) = waiting.pop() {
             if !seen.insert(id) || known(&id)? {
                 continue;
@@ -213,6 +216,15 @@ fn closure(
         }
     }
     Ok((needed, sizes))
+}
+
+/// A planted fault, for showing that the simulation finds it.
+fn takes_erased() -> bool {
+    #[cfg(feature = "sim")]
+    if agent_trace_store::switches::planted(agent_trace_store::switches::Fault::TakeErased) {
+        return true;
+    }
+    false
 }
 
 /// The objects that an event needs.
@@ -357,6 +369,7 @@ fn with_marks(
         .map(|(event, id, number)| {
             let marks = match names.remove(&number) {
                 Some(marks) => marks,
+                None if store.erased().contains(&event.fact.objects[0]) => marks(&event.fact, &[]),
                 None => marks(&event.fact, &read_record(store, extra, &event.fact.objects[0])?),
             };
             Ok(Received { event, id, marks })

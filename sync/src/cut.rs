@@ -196,9 +196,10 @@ fn mark(
     let mut elsewhere = Vec::new();
     let mut waiting: Vec<Want> = Vec::new();
     let (source, numbers) = (cut.source.clone(), std::mem::take(&mut cut.numbers));
+    let erased = store.erased();
     walk(&source, &numbers, |_, laid| {
         let body = laid.kind == Kind::TRANSCRIPT || !Kind::KNOWN.contains(&laid.kind);
-        waiting.extend(laid.objects().map(|id| (id, body, 0)));
+        waiting.extend(laid.objects().filter(|id| !erased.contains(id)).map(|id| (id, body, 0)));
         while let Some((id, body, depth)) = waiting.pop() {
             let Some(entry) = table.find(&id) else {
                 elsewhere.push((id, body, depth));

@@ -122,7 +122,7 @@ pub(crate) fn go_on_as_another(store: &Store, doubtful: &EventSet) -> Result<()>
         let reissued = events_in(store, doubtful)?
             .into_iter()
             .map(|event| {
-                let record = store.read(&event.fact.objects[0])?;
+                let record = store.read_unless_erased(&event.fact.objects[0])?.unwrap_or_default();
                 Ok(Draft { marks: marks(&event.fact, &record), fact: event.fact })
             })
             .collect::<Result<Vec<_>>>()?;

@@ -24,6 +24,7 @@ use crate::remote::{Remote, events_of, replay};
 use crate::state::State;
 use crate::tables::{ABSENT, remote_segment};
 use crate::take::{Taking, inbox_path};
+use crate::withdraw::Looked;
 
 pub use crate::take::{PullOptions, PullReport, Transcripts};
 
@@ -79,6 +80,32 @@ pub fn pull(
     Ok(PullReport { requests: remote.transport().requests(), ..report })
 }
 
+/// Takes only the erase events of a remote that are not here, so that a push does not send there again what they name.
+/// The caller holds the remote's lock and has replayed it.
+pub(crate) fn take_erases(store: &Store, remote: &Remote, state: &State, changed: &[Tip]) -> Result<()> {
+    let Some(id) = remote.id() else { return Ok(()) };
+    store.catch_up()?;
+    let held = store.held(&store.snapshot()?)?;
+    let mut wanted = wanted_segments(store, remote, state, &held, &BTreeSet::new())?;
+    wanted.retain(|sealed| sealed.directory.kinds.contains_key(&Kind::ERASE));
+    if wanted.is_empty() {
+        return Ok(());
+    }
+    let mut looked = Looked::load(store, &id)?;
+    wanted.retain(|sealed| !looked.has_taken(&sealed.id));
+    if wanted.is_empty() {
+        return Ok(());
+    }
+    let (options, tips) = (PullOptions::default(), state.tips.clone());
+    let mut taking = Taking::start(store, &id, &options, tips, changed, PullReport::default())?;
+    taking.only = Some(Kind::ERASE);
+    let ids: Vec<SegmentId> = wanted.iter().map(|sealed| sealed.id).collect();
+    take_all(remote, state, &mut taking, wanted, &Silent)?;
+    taking.end()?;
+    ids.into_iter().for_each(|id| looked.add_taken(id));
+    looked.save(store, &id)
+}
+
 /// Live segments that hold events which are not here, by their footers.
 fn wanted_segments(
     store: &Store,
@@ -99,7 +126,9 @@ fn wanted_segments(
             wanted.push(sealed);
         }
     }
-    wanted.sort_by_key(|sealed| (sealed.header.created, sealed.id));
+    // What says that something is erased comes first, so that it is not taken in only to go again.
+    let erases = |sealed: &Sealed| sealed.directory.kinds.contains_key(&Kind::ERASE);
+    wanted.sort_by_key(|sealed| (!erases(sealed), sealed.header.created, sealed.id));
     Ok(wanted)
 }
 
@@ -219,14 +248,15 @@ fn bring_missing(
     taking: &mut Taking<'_>,
     incomplete: &[(Arc<Sealed>, Vec<ObjectId>)],
 ) -> Result<bool> {
-    if taking.store.elsewhere()?.is_empty() {
+    // What came with something that is erased may be needed by something that is not.
+    if taking.store.elsewhere()?.is_empty() && taking.store.erased().is_empty() {
         return Ok(false);
     }
     let missing: BTreeSet<ObjectId> = incomplete.iter().flat_map(|(_, missing)| missing).copied().collect();
     let missing: Vec<ObjectId> = missing.into_iter().collect();
     let brought = bring_from(taking.store, remote, &taking.remote, state, &missing, &Silent)?;
     taking.report.bytes += brought.bytes;
-    Ok(brought.objects > 0)
+    Ok(brought.objects > 0 && taking.store.contains_all(&missing)?.contains(&true))
 }
 
 /// Makes a segment in the inbox of what a segment of the remote holds, without bytes of transcripts: only the frames that

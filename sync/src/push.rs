@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 
+use agent_trace_store::erase::complete;
 use agent_trace_store::progress::Progress;
 use agent_trace_store::store::Snapshot;
 use agent_trace_store::{Error, ErrorKind, Kind, Result, SegmentId, Store, Timestamp};
@@ -13,11 +14,13 @@ use crate::gate::{Gate, Open};
 use crate::head::{Head, head_hash};
 use crate::limits::{GRACE_MICROS, HEAD_BYTES_MAX, seal_bytes_min};
 use crate::publish::{claim_writer, publish};
+use crate::pull::take_erases;
 use crate::remote::{Remote, Replayed, replay, replay_and};
 use crate::select::{Selection, select};
 use crate::sending::Sending;
 use crate::state::{State, cache_dir};
 use crate::tables::Tables;
+use crate::withdraw::{self, Withdrawal};
 
 /// What a push sends.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -55,6 +58,8 @@ pub struct PushReport {
     pub refused: Vec<String>,
     /// Logs that have forked, as a service says.
     pub forks: Vec<String>,
+    /// Segments on the remote that were replaced, since they held erased bytes.
+    pub withdrawn: u64,
 }
 
 /// Pushes, whatever it is.
@@ -88,9 +93,17 @@ pub fn push_through(
     let mut new_writer = false;
     if let (Some(id), false) = (remote.id(), options.dry_run) {
         new_writer = claim_writer(store, &id, replayed.own.map(|(hash, _)| hash))?;
+        // What others have erased is not sent there again; what is erased goes from here first.
+        take_erases(store, remote, &state, &replayed.tips)?;
+        complete(store, progress)?;
     }
     let mut selection = choose(store, &state, options)?;
-    let replaces_head = !options.dry_run && !selection.picks.is_empty();
+    let mut withdrawal = match remote.id() {
+        Some(id) if !options.dry_run => withdraw::look(store, remote, &id, &state)?,
+        _ => None,
+    };
+    let withdraws = withdrawal.as_ref().is_some_and(Withdrawal::replaces);
+    let replaces_head = !options.dry_run && (!selection.picks.is_empty() || withdraws);
     if replaces_head && !new_writer && !own_head_is_as_said(store, remote, &replayed)? {
         // What the remote says of a head without showing it may not be true; before one is replaced it is read.
         replayed = look_again(store, remote, &mut state, replayed)?;
@@ -98,6 +111,9 @@ pub fn push_through(
             new_writer = claim_writer(store, &id, replayed.own.map(|(hash, _)| hash))?;
         }
         selection = choose(store, &state, options)?;
+        if let Some(id) = remote.id() {
+            withdrawal = withdraw::look(store, remote, &id, &state)?;
+        }
     }
     let mut report = PushReport {
         sent: selection.sent.clone(),
@@ -111,12 +127,16 @@ pub fn push_through(
     if !options.dry_run {
         gate.ask(store, &selection.events)?;
         let run = Run { store, remote, started };
-        transfer(&run, &mut state, &replayed, &selection, progress, &mut report)?;
+        let changes = Changes { selection: &selection, withdrawal: withdrawal.as_mut() };
+        transfer(&run, &mut state, &replayed, changes, progress, &mut report)?;
         state.held = selection.held;
         state.held_kinds = selection.held_back;
         state.evaluated = selection.evaluated;
         if state != before {
             remote.remember(store, &state)?;
+        }
+        if let (Some(withdrawal), Some(id)) = (withdrawal, remote.id()) {
+            withdrawal.finish(store, remote, &id)?;
         }
     }
     report.requests = remote.transport().requests();
@@ -198,16 +218,23 @@ struct Run<'a> {
     started: Timestamp,
 }
 
+/// What a push changes on a remote.
+struct Changes<'a> {
+    selection: &'a Selection,
+    withdrawal: Option<&'a mut Withdrawal>,
+}
+
 fn transfer(
     run: &Run<'_>,
     state: &mut State,
     replayed: &Replayed,
-    selection: &Selection,
+    Changes { selection, withdrawal }: Changes<'_>,
     progress: &dyn Progress,
     report: &mut PushReport,
 ) -> Result<()> {
     let Run { store, remote, started } = *run;
-    if selection.picks.is_empty() {
+    let withdraws = withdrawal.as_ref().is_some_and(|withdrawal| withdrawal.replaces());
+    if selection.picks.is_empty() && !withdraws {
         return Ok(());
     }
     let id =
@@ -222,9 +249,21 @@ fn transfer(
     let there = replayed.own.map(|(hash, _)| hash).filter(|_| !report.new_writer);
     let early = head_first();
     let mut outgoing = work.run(!early, progress)?;
-    let added: Vec<_> = outgoing.iter().map(|segment| (segment.id, segment.bytes)).collect();
+    let mut added: Vec<_> = outgoing.iter().map(|segment| (segment.id, segment.bytes)).collect();
+    let mut replaces = Vec::new();
+    if let Some(withdrawal) = withdrawal {
+        let instead = withdrawal.send(store, remote, &id, state)?;
+        report.withdrawn += instead.replaces.len() as u64;
+        added.extend(instead.added);
+        replaces = instead.replaces;
+    }
+    if added.is_empty() {
+        // What is erased there is only a part of something live.
+        progress.finish();
+        return store.env().fs.remove(&sending).map_err(doing);
+    }
     if early {
-        publish(store, remote, state, &id, added.clone(), Vec::new(), there)?;
+        publish(store, remote, state, &id, added.clone(), replaces.clone(), there)?;
         outgoing.iter_mut().try_for_each(|segment| work.arrive(segment, progress))?;
     }
     report.segments += outgoing.iter().filter(|segment| segment.sent > 0).count() as u64;
@@ -234,8 +273,9 @@ fn transfer(
         if store.env().clock.now().micros().saturating_sub(started.micros()) > GRACE_MICROS / 2 {
             check_still_there(remote, &added)?;
         }
-        publish(store, remote, state, &id, added.clone(), Vec::new(), there)?;
+        publish(store, remote, state, &id, added.clone(), replaces.clone(), there)?;
     }
+    state.replaced.extend(replaces);
     state.segments.extend(added);
     state.has = state.has.union(&selection.events);
     store.env().fs.remove(&sending).map_err(doing)

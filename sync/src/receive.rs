@@ -3,20 +3,22 @@
 //! Checked are its name, every frame, every object's hash, every event's id and place in its log, that no log goes
 //! beyond what its writer signed, that every object an event needs is there, and that the footer says what is in it.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use agent_trace_store::event::Event;
 use agent_trace_store::index::{Feed, Index, SegmentRow};
 use agent_trace_store::log::hash_file;
+use agent_trace_store::object::Recipe;
+use agent_trace_store::record::facts;
 use agent_trace_store::scan::{Batch, Digest, Ending, Row, ScanStart, scan};
 use agent_trace_store::segment::{Contents, HEADER_BYTES, Run, read_footer};
 use agent_trace_store::segments::Sealed;
 use agent_trace_store::writer::Tip;
-use agent_trace_store::{Error, EventId, ObjectId, Result, Seq, Store, WriterId};
+use agent_trace_store::{Erased, Error, EventId, Kind, ObjectId, Result, Seq, Store, WriterId};
 use rayon::prelude::*;
 
-use crate::collect::Bodies;
+use crate::collect::{Bodies, read_record};
 use crate::tables::stands_in;
 
 /// Batches that are taken apart at once.
@@ -100,6 +102,10 @@ pub struct Checked {
     pub borrowed: Vec<ObjectId>,
     /// Bytes of transcripts that were left out, and are not in the store.
     pub absent: HashSet<ObjectId>,
+    /// Whether something that is erased is in it, or is listed by its events: then it is not kept as it is.
+    pub holds_erased: bool,
+    /// Objects of its events that belong to erased conversations and that no erase event names yet.
+    pub covered: BTreeSet<ObjectId>,
     /// Whether the footer says what is in it, so that the file may be kept as it is.
     pub footer_holds: bool,
     /// What the index learns by it, where the file may be kept and there is an index.
@@ -121,7 +127,7 @@ pub fn check(
     tips: &BTreeMap<WriterId, Tip>,
     neighbours: &Neighbours,
 ) -> Result<Verdict> {
-    check_with(store, sealed, &[], tips, neighbours, Bodies::Along, true)
+    check_with(store, sealed, &[], &store.erased(), tips, neighbours, Bodies::Along, For::Index)
 }
 
 /// The same, where the bytes of transcripts may have been left out; what is there is checked none the less.
@@ -131,30 +137,56 @@ pub fn check_without_bodies(
     tips: &BTreeMap<WriterId, Tip>,
     neighbours: &Neighbours,
 ) -> Result<Verdict> {
-    check_with(store, sealed, &[], tips, neighbours, Bodies::LeftOut, true)
+    check_with(store, sealed, &[], &store.erased(), tips, neighbours, Bodies::LeftOut, For::Index)
 }
 
-/// The same, where objects may also stand in other segments that are being checked.
+/// The same for the erase events of a segment alone: what others list may have been erased by them.
+pub fn check_for_erases(
+    store: &Store,
+    sealed: &Arc<Sealed>,
+    tips: &BTreeMap<WriterId, Tip>,
+    neighbours: &Neighbours,
+) -> Result<Verdict> {
+    check_with(store, sealed, &[], &store.erased(), tips, neighbours, Bodies::Along, For::Erases)
+}
+
+/// What a segment is checked for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum For {
+    /// Its events, and what the index learns by them.
+    Index,
+    /// Its events.
+    Events,
+    /// Only its erase events.
+    Erases,
+}
+
+/// The same, where objects may also stand in other segments that are being checked, and more is erased than the store
+/// knows.
 pub fn check_among(
     store: &Store,
     sealed: &Arc<Sealed>,
     others: &[Arc<Sealed>],
+    erased: &Erased,
     tips: &BTreeMap<WriterId, Tip>,
     neighbours: &Neighbours,
 ) -> Result<Verdict> {
-    check_with(store, sealed, others, tips, neighbours, Bodies::Along, false)
+    check_with(store, sealed, others, erased, tips, neighbours, Bodies::Along, For::Events)
 }
 
 /// All of these: `others` may hold objects, `bodies` may be absent, and the index may want to learn.
+#[expect(clippy::too_many_arguments, reason = "what is checked, and all that it is checked against")]
 pub(crate) fn check_with(
     store: &Store,
     sealed: &Arc<Sealed>,
     others: &[Arc<Sealed>],
+    erased: &Erased,
     tips: &BTreeMap<WriterId, Tip>,
     neighbours: &Neighbours,
     bodies: Bodies,
-    is_indexed: bool,
+    wanted: For,
 ) -> Result<Verdict> {
+    let is_indexed = wanted == For::Index;
     let hash = hash_file(sealed.file.as_ref(), sealed.bytes)?;
     if hash != sealed.id {
         return Err(Error::corrupt(format!(
@@ -166,7 +198,11 @@ pub(crate) fn check_with(
     let mut extra = vec![Arc::clone(sealed)];
     extra.extend(others.iter().filter(|other| other.id != sealed.id).cloned());
     let (digests, end) = take_apart(store, sealed, &extra)?;
-    let (mut borrowed, absent) = missing_objects(store, &digests, bodies)?;
+    let (covered, holds_erased) = (covered(store, &extra, &digests, erased)?, holds_erased(&digests, erased));
+    let (mut borrowed, absent) = match wanted {
+        For::Erases => Default::default(),
+        _ => missing_objects(store, &digests, bodies, erased)?,
+    };
     let mut nowhere = Vec::new();
     for id in &borrowed {
         if !stands_in(&extra[1..], id)? {
@@ -177,7 +213,9 @@ pub(crate) fn check_with(
         return Ok(Verdict::Incomplete(nowhere));
     }
     borrowed.shrink_to_fit();
-    check_recipes(store, &extra, &digests)?;
+    if wanted != For::Erases {
+        check_recipes(store, &extra, &digests, erased)?;
+    }
     let mut contents = Contents::default();
     let mut events = Vec::new();
     let mut received_tips = Vec::new();
@@ -212,6 +250,8 @@ pub(crate) fn check_with(
         tips: received_tips,
         borrowed,
         absent,
+        holds_erased,
+        covered,
         footer_holds,
         feed,
     })))
@@ -271,6 +311,7 @@ fn missing_objects(
     store: &Store,
     digests: &[Digest],
     bodies: Bodies,
+    erased: &Erased,
 ) -> Result<(Vec<ObjectId>, HashSet<ObjectId>)> {
     #[cfg(feature = "sim")]
     if agent_trace_store::switches::planted(agent_trace_store::switches::Fault::SkipClosure) {
@@ -278,19 +319,19 @@ fn missing_objects(
     }
     let here: HashSet<ObjectId> =
         digests.iter().flat_map(|digest| digest.ids.iter().map(|entry| entry.id)).collect();
-    let listed = digests.iter().flat_map(|digest| {
-        let events = digest.events.iter().flat_map(|(event, _, _)| event.fact.objects.iter().copied());
-        let parts = digest.recipes.iter().flat_map(|recipe| recipe.parts.iter().map(|part| part.id));
-        events.chain(parts)
-    });
-    let mut elsewhere: Vec<ObjectId> = listed.filter(|id| !here.contains(id)).collect();
+    let events = digests.iter().flat_map(|digest| &digest.events);
+    let listed = events.flat_map(|(event, _, _)| event.fact.objects.iter().copied());
+    let listed = listed.filter(|id| !erased.contains(id));
+    let recipes = needed_recipes(digests, erased);
+    let parts = recipes.iter().flat_map(|recipe| recipe.parts.iter().map(|part| part.id));
+    let mut elsewhere: Vec<ObjectId> = listed.chain(parts).filter(|id| !here.contains(id)).collect();
     elsewhere.sort_unstable();
     elsewhere.dedup();
     let held = store.contains_all(&elsewhere)?;
     let lacked = elsewhere.into_iter().zip(held).filter(|(_, held)| !held).map(|(id, _)| id);
     let events = digests.iter().flat_map(|digest| digest.events.iter().map(|(event, _, _)| event));
     let mut left_out = bodies.left_out(events);
-    for recipe in digests.iter().flat_map(|digest| &digest.recipes) {
+    for recipe in recipes {
         // What is put together here needs its parts.
         recipe.parts.iter().for_each(|part| {
             left_out.remove(&part.id);
@@ -302,11 +343,72 @@ fn missing_objects(
 
 /// Puts every object that comes in parts together and compares its hash, but for those of which all parts stood in one
 /// batch, since that is done already.
-fn check_recipes(store: &Store, extra: &[Arc<Sealed>], digests: &[Digest]) -> Result<()> {
+fn check_recipes(store: &Store, extra: &[Arc<Sealed>], digests: &[Digest], erased: &Erased) -> Result<()> {
     let proved: HashSet<ObjectId> = digests.iter().flat_map(|digest| digest.proved.iter().copied()).collect();
-    let recipes = digests.iter().flat_map(|digest| &digest.recipes);
-    let rest: Vec<ObjectId> = recipes.map(|recipe| recipe.id).filter(|id| !proved.contains(id)).collect();
+    let recipes = needed_recipes(digests, erased);
+    let rest: Vec<ObjectId> =
+        recipes.iter().map(|recipe| recipe.id).filter(|id| !proved.contains(id)).collect();
     rest.par_iter().try_for_each(|id| store.prove_with(extra, id))
+}
+
+/// The recipes that matter: all but those of erased objects that nothing live is put together of.
+fn needed_recipes<'d>(digests: &'d [Digest], erased: &Erased) -> Vec<&'d Recipe> {
+    let all = digests.iter().flat_map(|digest| &digest.recipes);
+    if erased.is_empty() {
+        return all.collect();
+    }
+    let (bases, mut waiting): (Vec<&Recipe>, Vec<&Recipe>) =
+        all.partition(|recipe| erased.contains(&recipe.id));
+    let bases: HashMap<ObjectId, &Recipe> = bases.into_iter().map(|recipe| (recipe.id, recipe)).collect();
+    let mut needed = Vec::new();
+    let mut seen = HashSet::new();
+    while let Some(recipe) = waiting.pop() {
+        waiting.extend(
+            recipe
+                .parts
+                .iter()
+                .filter_map(|part| bases.get(&part.id).filter(|base| seen.insert(base.id)).copied()),
+        );
+        needed.push(recipe);
+    }
+    needed
+}
+
+/// Whether something that is erased is in a segment, or is listed by its events.
+fn holds_erased(digests: &[Digest], erased: &Erased) -> bool {
+    let is_erased = |digest: &Digest| {
+        digest.ids.iter().any(|entry| erased.contains(&entry.id))
+            || digest
+                .events
+                .iter()
+                .any(|(event, _, _)| event.fact.objects.iter().any(|id| erased.contains(id)))
+    };
+    !erased.is_empty() && digests.iter().any(is_erased)
+}
+
+/// The objects of events that belong to erased conversations, as far as they are not erased themselves.
+fn covered(
+    store: &Store,
+    extra: &[Arc<Sealed>],
+    digests: &[Digest],
+    erased: &Erased,
+) -> Result<BTreeSet<ObjectId>> {
+    let mut covered = BTreeSet::new();
+    for (event, _, marks) in digests.iter().flat_map(|digest| &digest.events) {
+        let record = event.fact.objects[0];
+        if !erased.may_cover(event, marks) || erased.contains(&record) {
+            continue;
+        }
+        // Names are compared by prefixes, so the record has the last word; a transcript's key is compared whole.
+        let is_covered = event.fact.kind == Kind::TRANSCRIPT
+            || read_record(store, extra, &record).is_ok_and(|record| {
+                facts(event.fact.kind, &record).is_ok_and(|facts| erased.covers(event.fact.kind, &facts))
+            });
+        if is_covered {
+            covered.extend(event.fact.objects.iter().filter(|id| !erased.contains(id)));
+        }
+    }
+    Ok(covered)
 }
 
 /// Events beyond what their writers signed, and events at a signed place with another id.

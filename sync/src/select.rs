@@ -238,7 +238,7 @@ impl Chosen {
             number,
             writer: agent_trace_store::codec::length_u32(writer),
             kind: fact.kind,
-            in_time: since.is_none_or(|since| fact.time >= since),
+            in_time: fact.kind == Kind::ERASE || since.is_none_or(|since| fact.time >= since),
         });
         self.keys.insert((index, number), fact.key.clone());
     }
@@ -304,7 +304,7 @@ fn read_candidates(sources: &[Source], candidates: &EventSet, since: Option<Time
                     number,
                     writer: agent_trace_store::codec::length_u32(writer),
                     kind: laid.kind,
-                    in_time: since.is_none_or(|since| laid.time >= since),
+                    in_time: laid.kind == Kind::ERASE || since.is_none_or(|since| laid.time >= since),
                 });
                 if few {
                     part.1.push((number, laid.key.to_owned()));
@@ -349,7 +349,7 @@ fn add_freed(
             Kind::TRACE => &[Kind::TRANSCRIPT, Kind::SUMMARY],
             _ => continue,
         };
-        let record = store.read(&event.fact.objects[0])?;
+        let Some(record) = store.read_unless_erased(&event.fact.objects[0])? else { continue };
         let Ok(facts) = facts(event.fact.kind, &record) else { continue };
         for name in facts.names {
             let Name::Cites(name) = name else { continue };
@@ -390,6 +390,8 @@ fn decide(
 ) -> Result<Selection> {
     let wanted = |kind: Kind| {
         options.only.is_empty()
+            // What is erased is erased, whatever else goes.
+            || kind == Kind::ERASE
             || options.only.contains(&kind)
             // The transcripts and summaries that sent traces name go with them.
             || options.only.contains(&Kind::TRACE) && is_body(kind)

@@ -7,7 +7,9 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use agent_trace_store::erase::{append, complete};
 use agent_trace_store::event::Event;
+use agent_trace_store::progress::Silent;
 use agent_trace_store::segments::Sealed;
 use agent_trace_store::seqs::EventSet;
 use agent_trace_store::writer::Tip;
@@ -22,7 +24,7 @@ use crate::accept::{
 use crate::collect::{Bodies, bodies_of};
 use crate::head::RemoteId;
 use crate::manifest::segment_key;
-use crate::receive::{Checked, Neighbours, Verdict, check, check_without_bodies};
+use crate::receive::{Checked, Neighbours, Verdict, check, check_for_erases, check_without_bodies};
 use crate::select::events_in;
 use crate::state::{cache_dir, clear};
 
@@ -74,6 +76,10 @@ pub struct PullReport {
     pub not_there: u64,
     /// Whether bytes of transcripts came that were not wanted, because the service cannot leave them out.
     pub cannot_leave_out: bool,
+    /// Events of which something is erased: the events were taken, those bytes were not.
+    pub erased: u64,
+    /// Objects whose bytes were here and are gone now, since somebody has erased them.
+    pub dropped: u64,
 }
 
 /// Logs of which a head on the remote has another event at a place than this store: their events here, by id.
@@ -128,6 +134,8 @@ pub(crate) struct Taking<'a> {
     pub(crate) forked: ForkedIds,
     /// Where only bytes of transcripts are fetched whose events are here: which.
     pub(crate) wanted_bodies: Option<HashSet<ObjectId>>,
+    /// Only events of this kind.
+    pub(crate) only: Option<Kind>,
     /// Events that are asked for by id: they are not here, whatever stands at their places.
     pub(crate) asked: HashSet<EventId>,
     pub(crate) report: PullReport,
@@ -166,6 +174,7 @@ impl<'a> Taking<'a> {
             held,
             forked,
             wanted_bodies: None,
+            only: None,
             asked: HashSet::new(),
             report,
         })
@@ -207,7 +216,7 @@ impl<'a> Taking<'a> {
         self.clear()?;
         self.report.forks.sort_unstable();
         self.report.forks.dedup();
-        self.store.catch_up()?;
+        self.report.dropped = drop_erased(self.store)?;
         if self.report.left_out > 0 {
             self.store.tidy_elsewhere()?;
         }
@@ -220,7 +229,20 @@ impl<'a> Taking<'a> {
             Bodies::Along => check,
             Bodies::LeftOut => check_without_bodies,
         };
-        let checked = match check(self.store, sealed, &self.tips, &self.neighbours) {
+        if sealed.directory.kinds.contains_key(&Kind::ERASE) && self.wanted_bodies.is_none() {
+            self.take_erases(sealed)?;
+        }
+        let mut checked = check(self.store, sealed, &self.tips, &self.neighbours);
+        if let Ok(Verdict::Good(good)) = &checked
+            && !good.covered.is_empty()
+        {
+            // Named before anything of it is here, and for all others too.
+            let now = self.store.env().clock.now();
+            append(self.store, &good.covered, &BTreeSet::new(), now, None)?;
+            self.store.catch_up()?;
+            checked = check(self.store, sealed, &self.tips, &self.neighbours);
+        }
+        let checked = match checked {
             Ok(Verdict::Good(checked)) => *checked,
             Ok(Verdict::Incomplete(missing)) => return Ok(Some(missing)),
             Err(error) if matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::NotFound) => {
@@ -246,6 +268,30 @@ impl<'a> Taking<'a> {
         }
         self.accept(path, checked)?;
         Ok(None)
+    }
+
+    /// Takes the erase events of a segment first: others of its events may lack what they name.
+    pub(crate) fn take_erases(&mut self, sealed: &Arc<Sealed>) -> Result<()> {
+        let checked = match check_for_erases(self.store, sealed, &self.tips, &self.neighbours) {
+            Ok(Verdict::Good(checked)) => *checked,
+            // The whole is checked next, which says what is wrong with it.
+            Ok(Verdict::Incomplete(_)) => return Ok(()),
+            Err(error) if matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::NotFound) => return Ok(()),
+            Err(error) => return Err(error),
+        };
+        let mut events = new_events(&checked, &self.held, &self.forked);
+        events.retain(|(event, _, _)| event.fact.kind == Kind::ERASE);
+        if events.is_empty() || !checked.forks.is_empty() {
+            return Ok(());
+        }
+        let runs = runs_of(&events);
+        self.report.new_writer |= give_way(self.store, &runs)?;
+        *self.report.taken.entry(Kind::ERASE).or_default() += events.len() as u64;
+        let tips = tips_for(&runs, &self.tips, &checked.tips);
+        append_without(self.store, &self.inbox, &checked.sealed, &[], events, tips, &HashSet::new())?;
+        self.held = self.held.union(&set_of(&runs));
+        runs.iter().for_each(|run| self.neighbours.add(run));
+        self.store.catch_up()
     }
 
     /// Refuses a segment.
@@ -287,7 +333,10 @@ impl<'a> Taking<'a> {
         let mut events = new_events(&checked, &self.held, &self.forked);
         let is_fork = self.add_asked(&checked, &mut events);
         if let Some(since) = self.since {
-            events.retain(|(event, _, _)| event.fact.time >= since);
+            events.retain(|(event, _, _)| event.fact.time >= since || event.fact.kind == Kind::ERASE);
+        }
+        if let Some(only) = self.only {
+            events.retain(|(event, _, _)| event.fact.kind == only);
         }
         if events.is_empty() {
             return Ok(());
@@ -296,7 +345,10 @@ impl<'a> Taking<'a> {
         let runs = runs_of(&events);
         self.report.new_writer |= give_way(self.store, &runs)?;
         let tips = tips_for(&runs, &self.tips, &checked.tips);
+        let erased = self.store.erased();
+        let erases = events.iter().any(|(event, _, _)| event.fact.kind == Kind::ERASE);
         for (event, id, _) in &events {
+            self.report.erased += u64::from(event.fact.objects.iter().any(|id| erased.contains(id)));
             *self.report.taken.entry(event.fact.kind).or_default() += 1;
             if let Some(ids) = self.forked.get_mut(&(event.writer, event.seq)) {
                 ids.insert(*id);
@@ -309,6 +361,20 @@ impl<'a> Taking<'a> {
         }
         self.held = self.held.union(&set_of(&runs));
         runs.iter().for_each(|run| self.neighbours.add(run));
+        if erases {
+            // From here on it is not taken in; what waits for it need not wait any more.
+            self.store.catch_up()?;
+        }
         Ok(())
+    }
+}
+
+/// Carries out what erase events that have come say; returns how many objects went.
+pub(crate) fn drop_erased(store: &Store) -> Result<u64> {
+    store.catch_up()?;
+    match complete(store, &Silent) {
+        // Somebody compacts or erases just now; whoever opens the store next carries it out.
+        Err(error) if error.kind() == ErrorKind::Unavailable => Ok(0),
+        done => Ok(done?.objects),
     }
 }

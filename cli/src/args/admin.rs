@@ -187,7 +187,7 @@ pub(crate) struct TokenCreate {
     /// Only this project of the org
     #[arg(long, value_name = "PROJECT")]
     pub(crate) project: Option<String>,
-    /// What it may do: read, write, projects:write, admin; may be repeated [default: read and write]
+    /// What it may do: read, write, projects:write, erase, admin; may be repeated [default: read and write]
     #[arg(long = "scope", value_name = "SCOPE")]
     pub(crate) scopes: Vec<String>,
     /// Its name for people

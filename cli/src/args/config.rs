@@ -11,15 +11,15 @@ pub(crate) enum Config {
     Set {
         /// notes.enabled, notes.include-ledger, notes.include-summary, notes.include-prompts,
         /// notes.all-session-conversations, notes.push, hooks.fsync, privacy.mode, privacy.strict, privacy.rules,
-        /// privacy.allow, summary.enabled, summary.command,
-        /// summary.timeout-seconds, remote.default, global.auth-token, global.capture-detached-edits
+        /// privacy.allow, summary.enabled, summary.command, summary.timeout-seconds, retention.age, retention.bytes,
+        /// remote.default, global.auth-token, global.capture-detached-edits
         field: String,
         /// Its value; for yes and no: true, 1, yes, on, enable, and their opposites
         value: String,
     },
-    /// Give a setting its default again, or all of `notes`, `hooks`, `privacy` or `summary`
+    /// Give a setting its default again, or all of `notes`, `hooks`, `privacy`, `summary` or `retention`
     Reset {
-        /// A setting as for `set`, or notes, hooks, privacy, summary
+        /// A setting as for `set`, or notes, hooks, privacy, summary, retention
         field: String,
         /// Accepted as agent-trace-cli has it; nothing is asked
         #[arg(short, long)]

@@ -51,7 +51,7 @@ const fn field(name: &'static str, section: &'static str, member: &'static str, 
     Field { name, section: Some(section), member, kind }
 }
 
-const FIELDS: [Field; 17] = [
+const FIELDS: [Field; 19] = [
     field("notes.enabled", "notes", "enabled", Kind::Switch(false)),
     field("notes.include-ledger", "notes", "include_ledger", Kind::Switch(false)),
     field("notes.include-summary", "notes", "include_summary", Kind::Switch(true)),
@@ -66,6 +66,8 @@ const FIELDS: [Field; 17] = [
     field("summary.enabled", "summary", "enabled", Kind::Switch(true)),
     field("summary.command", "summary", "command", Kind::Text),
     field("summary.timeout-seconds", "summary", "timeout_seconds", Kind::Number(TIMEOUT_SECONDS)),
+    field("retention.age", "retention", "age", Kind::Text),
+    field("retention.bytes", "retention", "bytes", Kind::Text),
     field("remote.default", "remote", "default", Kind::Text),
     Field { name: "global.auth-token", section: None, member: "auth_token", kind: Kind::Secret },
     Field {
@@ -77,7 +79,7 @@ const FIELDS: [Field; 17] = [
 ];
 
 /// Groups that are reset together.
-const GROUPS: [&str; 4] = ["notes", "hooks", "privacy", "summary"];
+const GROUPS: [&str; 5] = ["notes", "hooks", "privacy", "summary", "retention"];
 
 pub(super) fn run(context: &Context, args: &args::Config) -> Result<Done, Failure> {
     match args {
@@ -185,7 +187,7 @@ pub(super) fn change(
     document.write(env)
 }
 
-fn set(context: &Context, name: &str, text: &str) -> Result<(), Failure> {
+pub(super) fn set(context: &Context, name: &str, text: &str) -> Result<(), Failure> {
     let field = Field::find(name)?;
     let value = field.parse(text)?;
     if field.name == "remote.default" {
@@ -205,7 +207,7 @@ fn set(context: &Context, name: &str, text: &str) -> Result<(), Failure> {
     told(context, field)
 }
 
-fn reset(context: &Context, name: &str) -> Result<(), Failure> {
+pub(super) fn reset(context: &Context, name: &str) -> Result<(), Failure> {
     let fields: Vec<&Field> = if GROUPS.contains(&name) {
         FIELDS.iter().filter(|field| field.section == Some(name)).collect()
     } else {

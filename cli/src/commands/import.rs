@@ -76,7 +76,7 @@ fn take(
     bundle: &Bundle,
 ) -> Result<Taken, Failure> {
     let progress = context.ui.progress();
-    let report = bundle::import(store, bundle, args.dry_run, progress.as_ref())
+    let report = bundle::import(store, bundle, args.dry_run, args.accept_erase, progress.as_ref())
         .map_err(|error| hinted(path, bundle, error))?;
     Ok(Taken { path: path.to_owned(), id: encode_hex(&bundle.id), report })
 }
@@ -92,6 +92,8 @@ fn hinted(path: &Path, bundle: &Bundle, error: Error) -> Failure {
             };
             Failure::from(error).hint(hint)
         }
+        ErrorKind::Invalid if error.message().starts_with("the bundle erases") => Failure::from(error)
+            .hint("add --accept-erase if whoever made the bundle may do that; nothing was taken in"),
         ErrorKind::Corrupt => Failure::from(error)
             .hint(format!("agent-trace bundle verify {}; nothing was taken in", path.display())),
         _ => error.into(),
@@ -118,6 +120,9 @@ fn print(ui: &Ui, dry_run: bool, report: &Report, taken: &[Taken], has_bundles: 
     let mut said = format!("{} {verb}, {} known already", ui::number(report.added), ui::number(report.known));
     if report.skipped_since > 0 {
         said.push_str(&format!(", {} older than --since", ui::number(report.skipped_since)));
+    }
+    if report.erased > 0 {
+        said.push_str(&format!(", {} erased and not taken in", ui::number(report.erased)));
     }
     let kept = report.bad.iter().filter(|bad| bad.kept).count();
     for (count, what) in [(report.bad.len() - kept, "left out"), (kept, "kept as raw bytes")] {
@@ -153,6 +158,7 @@ fn print_json(ui: &Ui, dry_run: bool, report: &Report, taken: &[Taken]) -> Resul
         added,
         known,
         skipped_since: report.skipped_since,
+        erased: report.erased,
         files: report.files + taken.len() as u64,
         bytes,
         bad: bad.collect(),

@@ -14,6 +14,7 @@ mod context;
 mod doctor;
 mod export;
 mod gc;
+mod erase;
 mod help_page;
 mod hooks;
 mod import;
@@ -32,6 +33,7 @@ mod push;
 mod reindex;
 mod remote;
 mod reset;
+mod retention;
 mod rule;
 mod search;
 mod serve;
@@ -279,6 +281,8 @@ pub(crate) fn run(context: &Context, command: &Command) -> Result<Done, Failure>
         Command::Reindex => reindex::run(context),
         Command::Gc(args) => gc::run(context, args),
         Command::Compact(args) => compact::run(context, args),
+        Command::Erase(args) => erase::run(context, args),
+        Command::Retention(args) => retention::run(context, args),
         Command::Tour(args) => tour::run(context, args),
         Command::Completions(args) => completions::run(context, args),
         Command::Man(args) => man::run(context, args),

@@ -76,6 +76,8 @@ pub(super) fn to_json(remote: &Named, dry_run: bool, report: &PullReport) -> jso
         fetched: report.fetched,
         not_there: report.not_there,
         cannot_leave_out: report.cannot_leave_out,
+        erased: report.erased,
+        dropped: report.dropped,
     }
 }
 
@@ -112,6 +114,12 @@ fn print_bodies(ui: &Ui, report: &PullReport) {
         ui.note(&format!(
             "the bytes of {count} conversation(s) were left out; `agent-trace cat` fetches them"
         ));
+    }
+    if report.erased > 0 {
+        ui.note(&format!("{} record(s) came without their bytes: they are erased", report.erased));
+    }
+    if report.dropped > 0 {
+        ui.note(&format!("somebody has erased {} object(s): their bytes are gone here too", report.dropped));
     }
     if report.fetched > 0 {
         ui.note(&format!("fetched the bytes of {} conversation(s) that were elsewhere", report.fetched));

@@ -128,6 +128,9 @@ pub(super) fn print(ui: &Ui, dry_run: bool, sent: &Sent) -> Result<(), Failure> 
     if sent.possible > 0 {
         ui.note(&format!("{} possible secret(s); agent-trace privacy scan lists them", sent.possible));
     }
+    if report.withdrawn > 0 {
+        ui.note(&format!("{} segment(s) there held erased bytes and were replaced", report.withdrawn));
+    }
     if report.new_writer {
         ui.warn("this store was copied or restored: it has a new writer from now on, and pushed under that");
     }
@@ -191,6 +194,7 @@ fn held_words(held: &BTreeMap<Kind, u64>) -> String {
         Kind::COMMIT_LINK => format!("{count} commit-link(s)"),
         Kind::TRANSCRIPT => format!("{count} conversation(s)"),
         Kind::SUMMARY => format!("{count} summary(ies)"),
+        Kind::ERASE => format!("{count} erase(s)"),
         _ => format!("{count} of a kind that this version does not know"),
     });
     words.collect::<Vec<String>>().join(", ")

@@ -66,6 +66,8 @@ pub struct Report {
     pub known: u64,
     /// Those that were left out as too old.
     pub skipped_since: u64,
+    /// Records that are erased, or whose conversation is.
+    pub erased: u64,
     /// Files that were looked at.
     pub files: u64,
     /// Their bytes.
@@ -162,6 +164,7 @@ fn work(
         report.added += taken.events + worker.taken.events;
         report.known += taken.known + worker.taken.known;
         report.skipped_since += worker.skipped_since;
+        report.erased += taken.erased + worker.taken.erased;
     }
     for (kind, count) in job.found() {
         *report.found.entry(kind).or_default() += count;

@@ -26,8 +26,6 @@ use super::limits::SCANNED_BYTES_MAX;
 const MAGIC: &[u8; 8] = b"ATSCAN\0\0";
 const VERSION: u32 = 1;
 const TEXT_BYTES_MAX: usize = 4096;
-/// What was written aside and is older has been left behind.
-const LEFT_MICROS_MIN: i64 = 3_600_000_000;
 
 /// Where a secret stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -84,12 +82,11 @@ impl Scanned {
     pub(crate) fn save(&self, store: &Store) -> Result<()> {
         let path = file(store.dir());
         let dir = path.parent().unwrap_or(store.dir());
-        let (fs, now) = (&store.env().fs, store.env().clock.now().micros());
+        let fs = &store.env().fs;
+        // Whoever writes at the same time loses what it writes, and looks through that again.
         for entry in fs.list(dir).unwrap_or_default() {
-            let aside = dir.join(&entry.name);
-            let modified = fs.metadata(&aside).map_or(now, |metadata| metadata.modified.micros());
-            if entry.name != "scanned" && now - modified > LEFT_MICROS_MIN {
-                let _ = fs.remove(&aside);
+            if entry.name != "scanned" {
+                let _ = fs.remove(&dir.join(&entry.name));
             }
         }
         create_dir_durably(store.env(), dir)

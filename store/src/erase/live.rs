@@ -15,7 +15,7 @@ use crate::limits::{RECIPE_DEPTH_MAX, RECIPE_PARTS_MAX};
 use crate::object::{Part, Recipe, Stored};
 use crate::segment::all_ids;
 use crate::segments::Sealed;
-use crate::store::{Handle, Store, read_events};
+use crate::store::{Handle, Location, Store, read_events};
 
 /// What is to become of the objects of some segments.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -51,11 +51,14 @@ pub struct Named<'a> {
     pub ids: &'a IdSet,
 }
 
-/// Finds out what goes. `segments` are those that are to be without it, `roots` others whose events make objects live,
-/// and `extra` segments outside the store in which recipes may stand.
+/// Where an object stands.
+pub type Locate<'a> = &'a dyn Fn(&ObjectId) -> Result<Option<Location>>;
+
+/// Finds out what goes. `segments` are those that are to be without it, `roots` others whose events make objects live;
+/// `locate` says where recipes stand.
 pub fn removal(
     store: &Store,
-    extra: &[Arc<Sealed>],
+    locate: Locate<'_>,
     segments: &[Arc<Sealed>],
     roots: &[Arc<Sealed>],
     named: &Named<'_>,
@@ -64,7 +67,7 @@ pub fn removal(
     if present.is_empty() {
         return Ok(Removal::default());
     }
-    let mut recipes = Recipes { store, extra, frames: HashMap::new() };
+    let mut recipes = Recipes { store, locate, frames: HashMap::new() };
     let mut candidates = present.clone();
     let mut waiting: Vec<(ObjectId, usize)> = present.iter().map(|id| (*id, 0)).collect();
     while let Some((id, depth)) = waiting.pop() {
@@ -85,9 +88,11 @@ pub fn removal(
         for body in &bodies {
             walk.body(body)?;
         }
-        removal.flat = walk.flat;
+        removal.flat = std::mem::take(&mut walk.flat);
         removal.kept = candidates.intersection(&walk.leaves).copied().collect();
-        candidates.retain(|id| !walk.leaves.contains(id));
+        // Recipes that something live is put together by stay with their parts.
+        candidates.retain(|id| !walk.seen.contains(id));
+        walk.add_orphans(segments, &mut candidates)?;
     }
     removal.gone = candidates;
     Ok(removal)
@@ -159,14 +164,14 @@ type InFrame = Rc<HashMap<u32, Recipe>>;
 /// Recipes by object; each frame is taken apart once.
 struct Recipes<'a> {
     store: &'a Store,
-    extra: &'a [Arc<Sealed>],
+    locate: Locate<'a>,
     frames: HashMap<([u8; 16], u32), InFrame>,
 }
 
 impl Recipes<'_> {
     /// The recipe of an object; nothing where it is plain, or not to be found.
     fn get(&mut self, id: &ObjectId) -> Result<Option<Recipe>> {
-        let Some(location) = self.store.locate_with(self.extra, id)? else { return Ok(None) };
+        let Some(location) = (self.locate)(id)? else { return Ok(None) };
         let key = (*location.handle.nonce(), location.frame);
         let known = match self.frames.get(&key) {
             Some(known) => Rc::clone(known),
@@ -224,6 +229,37 @@ impl Walk<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Adds recipes that nothing live needs and that lose a part: they would put nothing together any more.
+    fn add_orphans(&self, segments: &[Arc<Sealed>], gone: &mut BTreeSet<ObjectId>) -> Result<()> {
+        let mut rest = Vec::new();
+        for sealed in segments {
+            let handle = Handle::Sealed(Arc::clone(sealed));
+            for offset in &sealed.directory.objects_frames {
+                let objects = self.recipes.store.objects(&handle, *offset)?;
+                for slot in 0..objects.len() {
+                    if objects.laid(slot)?.is_recipe()
+                        && let Stored::Recipe(recipe) = objects.get(slot)?
+                    {
+                        rest.push(recipe);
+                    }
+                }
+            }
+        }
+        rest.retain(|recipe| !self.seen.contains(&recipe.id));
+        loop {
+            let before = gone.len();
+            let lose: Vec<ObjectId> = rest
+                .iter()
+                .filter(|recipe| recipe.parts.iter().any(|part| gone.contains(&part.id)))
+                .map(|recipe| recipe.id)
+                .collect();
+            gone.extend(lose);
+            if gone.len() == before {
+                return Ok(());
+            }
+        }
     }
 
     /// Adds a part, or, where it is erased and has a recipe, what that comes down to.

@@ -4,6 +4,7 @@
 //! store carries it out: segment by segment, the smallest first, each put in place with a journal, so a cut anywhere
 //! leaves a whole store. What comes down to the same parts as something live stays. `docs/erase.md` has all of it.
 
+mod evict;
 mod live;
 mod plan;
 mod rewrite;
@@ -12,7 +13,8 @@ mod room;
 use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 
-pub use live::{Named, Removal, removal};
+pub use evict::evict;
+pub use live::{Locate, Named, Removal, removal};
 pub use plan::{ErasePlan, Stays, Wanted, plan};
 pub use rewrite::rewrite;
 pub(crate) use room::keep_back_in;
@@ -134,6 +136,13 @@ pub fn complete(store: &Store, progress: &dyn Progress) -> Result<Swept> {
     carry_out(store, progress)
 }
 
+/// The same for a store whose index is left behind: what is erased is read from the segments.
+pub fn complete_unindexed(store: &Store, progress: &dyn Progress) -> Result<Swept> {
+    let path = store.dir().join("compact.lock");
+    let _lock = lock(store.env(), &path, LockMode::Exclusive, LOCK_WAIT_MICROS_MAX)?;
+    carry_out(store, progress)
+}
+
 /// The same whatever the file `erased` says: what is back is found.
 pub fn complete_again(store: &Store, progress: &dyn Progress) -> Result<Swept> {
     store.catch_up()?;
@@ -175,9 +184,9 @@ fn carry_out_once(store: &Store, progress: &dyn Progress) -> Result<Swept> {
         }
         let erased = store.erased();
         let ids: IdSet = erased.ids().copied().collect();
-        let removal = removal(store, &[], &set.sealed, &[], &Named { ids: &ids })?;
+        let removal = removal(store, &|id| store.locate(id), &set.sealed, &[], &Named { ids: &ids })?;
         if removal.is_empty() {
-            finish(store, &erased, &is_done, swept.segments > 0)?;
+            finish(store, Some(&erased), &is_done, swept.segments > 0)?;
             return Ok(swept);
         }
         // Whoever has the same parts must know them too, before they are gone here.
@@ -212,18 +221,20 @@ fn carry_out_once(store: &Store, progress: &dyn Progress) -> Result<Swept> {
     Err(Error::new(ErrorKind::Unavailable, "cannot erase: others keep adding what is erased"))
 }
 
+/// Writes a segment anew without what goes, in `tmp/`.
+fn build(store: &Store, sealed: &Arc<Sealed>, removal: &Removal) -> Result<Built> {
+    let mut builder = Builder::new(store.env(), &store.dir().join("tmp"), store.tail()?)?;
+    match rewrite(sealed, removal, &mut builder) {
+        Ok(()) => builder.finish(),
+        Err(error) => {
+            builder.discard();
+            Err(error)
+        }
+    }
+}
+
 /// Writes a segment anew without what goes, and puts it in the old one's place.
 fn replace(store: &Store, sealed: &Arc<Sealed>, removal: &Removal) -> Result<Built> {
-    let build = || -> Result<Built> {
-        let mut builder = Builder::new(store.env(), &store.dir().join("tmp"), store.tail()?)?;
-        match rewrite(sealed, removal, &mut builder) {
-            Ok(()) => builder.finish(),
-            Err(error) => {
-                builder.discard();
-                Err(error)
-            }
-        }
-    };
     let full = |error: Error| {
         match error.kind() {
         ErrorKind::Full => error.context(format!(
@@ -233,7 +244,7 @@ fn replace(store: &Store, sealed: &Arc<Sealed>, removal: &Removal) -> Result<Bui
         _ => error,
     }
     };
-    let built = build().map_err(full)?;
+    let built = build(store, sealed, removal).map_err(full)?;
     switch(store, Why::Erase, std::slice::from_ref(&built), std::slice::from_ref(sealed)).map_err(full)?;
     store.refresh()?;
     Ok(built)
@@ -246,11 +257,18 @@ fn compacted(store: &Store) -> Result<HashSet<SegmentId>> {
     Ok(ids.collect())
 }
 
-/// Removes what may hold copies, makes the index anew, and says that all is done.
-fn finish(store: &Store, erased: &Erased, is_done: &BTreeSet<SegmentId>, changed: bool) -> Result<()> {
-    room::clear_copies(store)?;
-    store.tidy_elsewhere()?;
-    if changed {
+/// Makes the index anew; after an erase, removes what may hold copies before and says that all is done.
+fn finish(
+    store: &Store,
+    erased: Option<&Erased>,
+    is_done: &BTreeSet<SegmentId>,
+    changed: bool,
+) -> Result<()> {
+    if erased.is_some() {
+        room::clear_copies(store)?;
+        store.tidy_elsewhere()?;
+    }
+    if changed && store.index().exists()? {
         match renew_index(store, is_done) {
             // It is made when there is room for it.
             Err(error) if error.kind() == ErrorKind::Full => store.index().delete()?,
@@ -258,7 +276,9 @@ fn finish(store: &Store, erased: &Erased, is_done: &BTreeSet<SegmentId>, changed
         }
     }
     store.forget_frames();
-    store.change_erased(|known| Ok(known.names_same(erased).then(|| known.with_swept(true))))?;
+    if let Some(erased) = erased {
+        store.change_erased(|known| Ok(known.names_same(erased).then(|| known.with_swept(true))))?;
+    }
     room::keep_back(store);
     Ok(())
 }

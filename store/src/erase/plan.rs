@@ -159,7 +159,7 @@ pub fn plan(store: &Store, wanted: &Wanted) -> Result<ErasePlan> {
         }
     }
     let ids: IdSet = known.ids().chain(&plan.objects).copied().collect();
-    let removal = removal(store, &[], &set.sealed, &[], &Named { ids: &ids })?;
+    let removal = removal(store, &|id| store.locate(id), &set.sealed, &[], &Named { ids: &ids })?;
     let parts: Vec<ObjectId> = removal.gone.iter().filter(|id| !known.contains(id)).copied().collect();
     plan.objects.extend(&parts);
     for id in removal.kept.iter().filter(|id| !known.contains(id)) {

@@ -22,9 +22,6 @@ const RECORDS_BYTES_MAX: usize = 1 << 20;
 /// Writes what stays of a segment into one that is being built.
 pub fn rewrite<S: Sink>(sealed: &Arc<Sealed>, removal: &Removal, builder: &mut Builder<S>) -> Result<()> {
     let mut unpacker = Unpacker::new();
-    for offset in &sealed.directory.objects_frames {
-        copy_frame(sealed, *offset, removal, &mut unpacker, builder)?;
-    }
     let mut names: Vec<Marks> = vec![Marks::default(); sealed.directory.events as usize];
     for entry in all_names(sealed.file.as_ref(), &sealed.key, &sealed.directory)? {
         let marks = names.get_mut(entry.event as usize);
@@ -33,28 +30,47 @@ pub fn rewrite<S: Sink>(sealed: &Arc<Sealed>, removal: &Removal, builder: &mut B
             .names
             .push((entry.prefix, entry.cites));
     }
-    let handle = Handle::Sealed(Arc::clone(sealed));
     let mut names = names.into_iter();
-    for place in &sealed.directory.events_frames {
-        let events = read_events(&handle, place.offset)?;
-        let received: Vec<Received> = events
-            .into_iter()
-            .map(|(event, id)| {
-                let known = names.next().unwrap_or_default();
-                // What an erased record says is forgotten with it.
-                let erased = removal.gone.contains(&event.fact.objects[0]);
-                let marks = if erased { marks(&event.fact, &[]) } else { known };
-                Received { event, id, marks }
-            })
-            .collect();
-        builder.received(&received)?;
-    }
-    for offset in &sealed.directory.tips_frames {
-        let frame = read_frame(sealed.file.as_ref(), &sealed.key, u64::from(*offset))?;
-        let raw = frame.into_raw(&mut unpacker)?;
-        builder.tips(&decode_tips(&mut Decoder::new("tips frame", &raw))?)?;
+    // In the order in which they stand: what comes before an event was there before it.
+    let directory = &sealed.directory;
+    let mut frames: Vec<(u32, FrameKind)> = Vec::new();
+    frames.extend(directory.objects_frames.iter().map(|offset| (*offset, FrameKind::Objects)));
+    frames.extend(directory.events_frames.iter().map(|place| (place.offset, FrameKind::Events)));
+    frames.extend(directory.tips_frames.iter().map(|offset| (*offset, FrameKind::Tips)));
+    frames.sort_unstable_by_key(|(offset, _)| *offset);
+    for (offset, kind) in frames {
+        match kind {
+            FrameKind::Objects => copy_frame(sealed, offset, removal, &mut unpacker, builder)?,
+            FrameKind::Events => copy_events(sealed, offset, removal, &mut names, builder)?,
+            _ => {
+                let frame = read_frame(sealed.file.as_ref(), &sealed.key, u64::from(offset))?;
+                let raw = frame.into_raw(&mut unpacker)?;
+                builder.tips(&decode_tips(&mut Decoder::new("tips frame", &raw))?)?;
+            }
+        }
     }
     Ok(())
+}
+
+fn copy_events<S: Sink>(
+    sealed: &Arc<Sealed>,
+    offset: u32,
+    removal: &Removal,
+    names: &mut impl Iterator<Item = Marks>,
+    builder: &mut Builder<S>,
+) -> Result<()> {
+    let events = read_events(&Handle::Sealed(Arc::clone(sealed)), offset)?;
+    let received: Vec<Received> = events
+        .into_iter()
+        .map(|(event, id)| {
+            let known = names.next().unwrap_or_default();
+            // What an erased record says is forgotten with it.
+            let erased = removal.gone.contains(&event.fact.objects[0]);
+            let marks = if erased { marks(&event.fact, &[]) } else { known };
+            Received { event, id, marks }
+        })
+        .collect();
+    builder.received(&received)
 }
 
 fn copy_frame<S: Sink>(

@@ -151,7 +151,7 @@ impl Store {
     }
 
     /// Notes that bytes of what is erased may be here.
-    pub(crate) fn unsweep(&self) -> Result<()> {
+    pub fn unsweep(&self) -> Result<()> {
         self.change_erased(|known| {
             let swept = known.swept && !known.is_empty();
             Ok(swept.then(|| known.with_swept(false)))

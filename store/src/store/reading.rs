@@ -261,6 +261,16 @@ impl Store {
         sink: &mut dyn FnMut(&[u8]) -> Result<()>,
     ) -> Result<()> {
         self.refuse_erased(id)?;
+        self.copy_part_with(extra, id, sink)
+    }
+
+    /// The same for an object that something live is put together of: it may be erased by itself.
+    pub fn copy_part_with(
+        &self,
+        extra: &[Arc<Sealed>],
+        id: &ObjectId,
+        sink: &mut dyn FnMut(&[u8]) -> Result<()>,
+    ) -> Result<()> {
         let (parts, bytes) = self.leaves_with(extra, id)?;
         let single = parts.len() == 1 && parts[0].id == *id;
         let mut whole = blake3::Hasher::new();

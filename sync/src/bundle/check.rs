@@ -14,7 +14,7 @@ use crate::accept::{fork, runs_of, set_of};
 use crate::bundle::info::{decode_cursor, named_counts};
 use crate::bundle::opened::{Bundle, in_bundle};
 use crate::collect::Bodies;
-use crate::receive::{Checked, Neighbours, Verdict, check_with};
+use crate::receive::{Checked, For, Neighbours, Verdict, check_with};
 use crate::remote::events_of;
 
 /// What has been found in a bundle.
@@ -69,7 +69,16 @@ pub(crate) fn check_all(
     for (place, one) in sealed.iter().enumerate() {
         let short = one.id.short();
         let doing = |error: Error| in_bundle(error, &format!("segment `{short}`"));
-        let verdict = check_with(store, one, sealed, &bundle.tips, &neighbours, Bodies::Along, true);
+        let verdict = check_with(
+            store,
+            one,
+            sealed,
+            &store.erased(),
+            &bundle.tips,
+            &neighbours,
+            Bodies::Along,
+            For::Index,
+        );
         let checked = match verdict.map_err(doing)? {
             Verdict::Good(checked) => *checked,
             Verdict::Incomplete(missing) => {

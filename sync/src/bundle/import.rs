@@ -7,11 +7,12 @@
 //! Nothing of the store changes before all has been checked. What is small is appended in one batch; else segments are put
 //! in place together (`store::adoption`). Taking the same in again changes nothing.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 
 use agent_trace_store::adoption::Quarantine;
 use agent_trace_store::build::Builder;
+use agent_trace_store::erase::append;
 use agent_trace_store::index::Feed;
 use agent_trace_store::limits::BATCH_RAW_BYTES_TARGET;
 use agent_trace_store::log::Prepared;
@@ -32,7 +33,7 @@ use crate::limits::{
 };
 use crate::remote::events_of;
 use crate::tables::stands_in;
-use crate::take::{PullReport, forked_logs};
+use crate::take::{PullOptions, PullReport, Taking, drop_erased, forked_logs};
 
 /// What an import of a bundle has found and done.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -55,16 +56,18 @@ pub struct ImportReport {
     pub new_writer: bool,
 }
 
-/// Takes a bundle in; with `dry_run` it is checked and counted, and nothing is written.
+/// Takes a bundle in; with `dry_run` it is checked and counted, and nothing is written. What it erases is erased here
+/// where `accept_erase` says so; else a bundle that erases is refused.
 pub fn import(
     store: &Store,
     bundle: &Bundle,
     dry_run: bool,
+    accept_erase: bool,
     progress: &dyn Progress,
 ) -> Result<ImportReport> {
     let _busy = if dry_run { None } else { store.busy()? };
     let quarantine = if dry_run { None } else { Some(Quarantine::open(store)?) };
-    let taken = take(store, bundle, quarantine.as_ref(), progress);
+    let taken = take(store, bundle, quarantine.as_ref(), accept_erase, progress);
     if let Some(quarantine) = quarantine {
         // After a failure, what is left there harms nobody: the next import removes it.
         let closed = quarantine.close(store);
@@ -86,6 +89,8 @@ struct Plan {
     goes_whole: bool,
     /// Objects that it has from others.
     borrowed: Vec<ObjectId>,
+    /// Objects of erased conversations that no erase event names yet.
+    covered: Vec<ObjectId>,
     feed: Option<Feed>,
 }
 
@@ -93,6 +98,7 @@ fn take(
     store: &Store,
     bundle: &Bundle,
     quarantine: Option<&Quarantine>,
+    accept_erase: bool,
     progress: &dyn Progress,
 ) -> Result<ImportReport> {
     bundle.check_size()?;
@@ -124,15 +130,51 @@ fn take(
         }
         None => listed,
     };
+    let erases = quarantine.is_some() && take_erases(store, bundle, &listed, &held, accept_erase)?;
     let plans = check(store, bundle, &listed, held, &mut forked, &mut report, progress)?;
     progress.finish();
     report.forks.extend(told.forks);
     report.forks.sort_unstable();
     report.forks.dedup();
     if let Some(quarantine) = quarantine {
+        let covered: BTreeSet<ObjectId> =
+            plans.iter().flat_map(|plan| plan.covered.iter().copied()).collect();
         report.new_writer = commit(store, bundle, quarantine, &listed, plans)?;
+        if !covered.is_empty() {
+            // Later records of what is erased: they are named now, and their bytes go again.
+            append(store, &covered, &BTreeSet::new(), store.env().clock.now(), None)?;
+        }
+        if erases || !covered.is_empty() {
+            drop_erased(store)?;
+        }
     }
     Ok(report)
+}
+
+/// Takes the erase events of a bundle first: others of its events may lack what they name. Says whether there were any.
+fn take_erases(
+    store: &Store,
+    bundle: &Bundle,
+    listed: &[Arc<Sealed>],
+    held: &EventSet,
+    accept: bool,
+) -> Result<bool> {
+    let erases = |sealed: &&Arc<Sealed>| {
+        sealed.directory.kinds.contains_key(&Kind::ERASE) && !events_of(sealed).minus(held).is_empty()
+    };
+    let erasing: Vec<&Arc<Sealed>> = listed.iter().filter(erases).collect();
+    if erasing.is_empty() {
+        return Ok(false);
+    }
+    if !accept {
+        return Err(Error::invalid("the bundle erases what may be in this store"));
+    }
+    let (options, told) = (PullOptions::default(), PullReport::default());
+    let mut taking = Taking::start(store, &bundle.id, &options, bundle.tips.clone(), &[], told)?;
+    taking.clear()?;
+    erasing.into_iter().try_for_each(|sealed| taking.take_erases(sealed))?;
+    taking.clear()?;
+    Ok(true)
 }
 
 /// Copies a segment into the quarantine, durably.
@@ -196,6 +238,7 @@ fn check(
             tips: std::mem::take(&mut checked.tips),
             feed: checked.feed.take().filter(|_| feed_events <= BUNDLE_FEED_EVENTS_MAX),
             borrowed: std::mem::take(&mut checked.borrowed),
+            covered: checked.covered.iter().copied().collect(),
         });
         Ok(())
     })?;

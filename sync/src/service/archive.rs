@@ -255,6 +255,16 @@ pub trait Archive: Send + Sync {
         segments: &[SegmentId],
         tips: &[Tip],
     ) -> Result<Committed>;
+    /// The same for a token that may erase what others have written.
+    fn commit_erasing(
+        &self,
+        token: &TokenId,
+        batch: &[u8; 16],
+        segments: &[SegmentId],
+        tips: &[Tip],
+    ) -> Result<Committed> {
+        self.commit(token, batch, segments, tips)
+    }
     /// Hands over what arrived after a position, in order, in segments.
     /// Segments between two marks of what is reached may need each other's objects.
     fn pull(&self, after: u64, bodies: Bodies, each: &mut dyn FnMut(Part<'_>) -> Result<()>) -> Result<()>;

@@ -31,6 +31,8 @@ pub enum Scope {
     ProjectsWrite,
     /// Everything in its organisation.
     Admin,
+    /// Erase what others have written.
+    Erase,
 }
 
 impl Scope {
@@ -41,17 +43,18 @@ impl Scope {
             Scope::Write => "write",
             Scope::ProjectsWrite => "projects:write",
             Scope::Admin => "admin",
+            Scope::Erase => "erase",
         }
     }
 
     /// Reads a scope.
     pub fn parse(text: &str) -> Result<Scope> {
-        [Scope::Read, Scope::Write, Scope::ProjectsWrite, Scope::Admin]
+        [Scope::Read, Scope::Write, Scope::ProjectsWrite, Scope::Admin, Scope::Erase]
             .into_iter()
             .find(|scope| scope.name() == text)
             .ok_or_else(|| {
                 Error::invalid(format!(
-                    "expected a scope of `read`, `write`, `projects:write` or `admin`, found `{text}`"
+                    "expected a scope of `read`, `write`, `projects:write`, `erase` or `admin`, found `{text}`"
                 ))
             })
     }

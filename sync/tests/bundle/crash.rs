@@ -52,7 +52,7 @@ fn cut(world: &World, bytes: &[u8], way: Way, stride: usize) -> usize {
             Way::PowerCut => disk.crash_at(disk.operations() + at),
             Way::Fail(kind, repeat) => disk.fail_at(disk.operations() + at, kind, repeat),
         }
-        let done = import(&store, &open(bytes).unwrap(), false, &agent_trace_store::progress::Silent);
+        let done = import(&store, &open(bytes).unwrap(), false, false, &agent_trace_store::progress::Silent);
         let was_cut = !disk.is_powered() || disk.faults_hit() > 0;
         drop(store);
         disk.clear_faults();

@@ -134,7 +134,7 @@ fn a_folder_is_a_bundle_and_a_remote() {
     assert_eq!(info.counts.values().sum::<u64>(), 324);
     let (two, three) = (world.store("/two"), world.store("/three"));
     let bundle = Bundle::of_folder(&world.env, Path::new("/folder")).unwrap();
-    import(&two, &bundle, false, &Silent).unwrap();
+    import(&two, &bundle, false, false, &Silent).unwrap();
     same(&one, &two);
     let remote = Remote::open(&world.env, &RemoteUrl::Folder("/folder".into()), false).unwrap();
     let report = pull(&three, &remote, &PullOptions::default(), &Silent).unwrap();

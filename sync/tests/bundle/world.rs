@@ -75,7 +75,7 @@ impl World {
     }
 
     pub(crate) fn try_import(&self, store: &Store, bytes: &[u8]) -> Result<ImportReport> {
-        import(store, &open(bytes)?, false, &Silent)
+        import(store, &open(bytes)?, false, false, &Silent)
     }
 
     pub(crate) fn import(&self, store: &Store, bytes: &[u8]) -> ImportReport {

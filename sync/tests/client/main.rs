@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, missing_docs, unreachable_pub)]
 
 mod compare;
+mod erase;
 mod exchange;
 mod lazy;
 mod legacy;

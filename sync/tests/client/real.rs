@@ -19,15 +19,24 @@ use crate::{add, add_transcript, full, ledger, noise, records, trace, world};
 
 /// Runs as long as the test's process.
 pub fn start(dir: &tempfile::TempDir) -> (String, String) {
+    let (url, tokens) = start_with(dir, &[&[Scope::Read, Scope::Write]]);
+    (url, tokens[0].clone())
+}
+
+/// The same with a token for each of these sets of scopes.
+pub fn start_with(dir: &tempfile::TempDir, scopes: &[&[Scope]]) -> (String, Vec<String>) {
     let env = os_env();
     let (accounts, staging) = Embedded::open(&env, &dir.path().join("data")).unwrap();
     let secret = AdminSecret::parse("the-admin-secret-of-the-tests").unwrap();
     accounts.book().admit_admin(Some(&secret)).unwrap();
     let org_id = accounts.put_org("acme", None, None).unwrap().0.id;
     accounts.create_project(&org_id, "web", None, None).unwrap();
-    let scopes = vec![Scope::Read, Scope::Write];
-    let new = NewToken { org_id, project: Some("web".to_owned()), scopes, name: None, expires_at: None };
-    let token = accounts.create_token(&new).unwrap().1.expose().to_owned();
+    let token = |scopes: &&[Scope]| {
+        let (org_id, scopes) = (org_id.clone(), scopes.to_vec());
+        let new = NewToken { org_id, project: Some("web".to_owned()), scopes, name: None, expires_at: None };
+        accounts.create_token(&new).unwrap().1.expose().to_owned()
+    };
+    let tokens = scopes.iter().map(token).collect();
     let config = Config {
         listen: "127.0.0.1:0".parse().unwrap(),
         metrics: None,
@@ -38,10 +47,10 @@ pub fn start(dir: &tempfile::TempDir) -> (String, String) {
     let server = Server::bind(&config, Backend { env, accounts: Arc::new(accounts), staging }).unwrap();
     let url = format!("http://{}/acme/web", server.address());
     std::thread::spawn(move || server.run());
-    (url, token)
+    (url, tokens)
 }
 
-fn client(env: &Env, (url, token): &(String, String)) -> Service {
+pub fn client(env: &Env, (url, token): &(String, String)) -> Service {
     let RemoteUrl::Service(url) = RemoteUrl::parse(url, Plaintext::Loopback).unwrap() else {
         panic!("it is a service")
     };

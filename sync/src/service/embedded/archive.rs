@@ -379,7 +379,17 @@ impl Archive for ProjectArchive {
         segments: &[SegmentId],
         tips: &[Tip],
     ) -> Result<Committed> {
-        self.commit_batch(&folder_of(token), batch, segments, tips)
+        self.commit_batch(&folder_of(token), batch, segments, tips, false)
+    }
+
+    fn commit_erasing(
+        &self,
+        token: &TokenId,
+        batch: &[u8; 16],
+        segments: &[SegmentId],
+        tips: &[Tip],
+    ) -> Result<Committed> {
+        self.commit_batch(&folder_of(token), batch, segments, tips, true)
     }
 
     fn pull(&self, after: u64, bodies: Bodies, each: &mut dyn FnMut(Part<'_>) -> Result<()>) -> Result<()> {

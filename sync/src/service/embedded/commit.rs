@@ -22,6 +22,7 @@ use agent_trace_store::{Error, ErrorKind, Kind, ObjectId, Result, SegmentId, Sto
 
 use super::archive::{ProjectArchive, Seen, Writing};
 use super::arrivals::{self, ArrivedRun, Change, Content, Pending};
+use super::erases;
 use super::places::{Places, each_chosen, one_place};
 use super::staging::parse_sha256;
 use super::winners::{Arrival, BodyRef, KeyHash, Times, key_hash, resource_of, state_hash};
@@ -87,6 +88,7 @@ impl ProjectArchive {
         batch: &[u8; 16],
         segments: &[SegmentId],
         tips: &[Tip],
+        may_erase: bool,
     ) -> Result<Committed> {
         if segments.len() > COMMIT_SEGMENTS_MAX || tips.len() > agent_trace_store::limits::WRITERS_MAX {
             return Err(Error::invalid(format!("expected at most {COMMIT_SEGMENTS_MAX} segments")));
@@ -98,7 +100,7 @@ impl ProjectArchive {
             if let Some(answer) = self.read(|transaction| arrivals::answer(transaction, batch))? {
                 return Ok(answer);
             }
-            let plan = self.plan(writing, uploads, segments, tips)?;
+            let plan = self.plan(writing, uploads, segments, tips, may_erase)?;
             if !plan.refused.is_empty() {
                 let position = self.seen().position;
                 return Ok(Committed { position, refused: plan.refused, ..Committed::default() });
@@ -140,6 +142,7 @@ impl ProjectArchive {
         uploads: &str,
         segments: &[SegmentId],
         tips: &[Tip],
+        may_erase: bool,
     ) -> Result<Plan> {
         let mut plan = Plan::default();
         let signed = signed(&writing.tips, tips, &mut plan.refused);
@@ -149,6 +152,16 @@ impl ProjectArchive {
             return Ok(plan);
         }
         self.check_all(&seen, &writing.neighbours, opened, &signed, seen.held.clone(), &mut plan)?;
+        if plan.refused.is_empty() && !may_erase {
+            let uploads: Vec<Arc<Sealed>> =
+                plan.segments.iter().map(|planned| Arc::clone(&planned.sealed)).collect();
+            if let Some(what) = erases::read(&writing.store, &uploads)?.foreign(&writing.store, &uploads)? {
+                let message = format!(
+                    "erasing {what}, which another has written, needs a token with the scope `erase`"
+                );
+                return Err(Error::new(ErrorKind::Denied, message));
+            }
+        }
         if plan.refused.is_empty() {
             find_forks(&seen, tips, &mut plan)?;
             in_order(&mut plan)?;
@@ -212,6 +225,7 @@ impl ProjectArchive {
         plan: &mut Plan,
     ) -> Result<()> {
         let all: Vec<Arc<Sealed>> = opened.iter().map(|(_, sealed)| Arc::clone(sealed)).collect();
+        let erased = erases::read(&seen.store, &all)?.all;
         let places = Places::of(seen);
         let mut neighbours = neighbours.clone();
         let mut ids = ForkedIds::new();
@@ -219,7 +233,7 @@ impl ProjectArchive {
             // A place that is taken already may be taken by another event: only ids tell.
             let mine = events_of(&sealed);
             ids.extend(places.ids_at(&mine.minus(&mine.minus(&held)))?);
-            let checked = match check_among(&seen.store, &sealed, &all, signed, &neighbours) {
+            let checked = match check_among(&seen.store, &sealed, &all, &erased, signed, &neighbours) {
                 Ok(Verdict::Good(checked)) => checked,
                 Ok(Verdict::Incomplete(missing)) => {
                     let id = sealed.id.short();
@@ -344,6 +358,10 @@ impl ProjectArchive {
                     append(&store, &self.aside(), sealed, &others, events, tips)?;
                 }
             }
+        }
+        if plan.segments.iter().any(|planned| erases::erases(&planned.sealed)) {
+            // Before the commit counts: one that is cut is finished, and this with it.
+            erases::carry_out(&store)?;
         }
         let now = self.env.clock.now();
         let arrived = positions(self.seen().position, &plan.segments);
@@ -542,6 +560,11 @@ impl Told {
         objects: &[ObjectId],
     ) -> Result<()> {
         let Some(resource) = resource_of(kind) else { return Ok(()) };
+        let erased = store.erased();
+        if objects.iter().any(|id| erased.contains(id)) {
+            // Nobody is told of it any more.
+            return Ok(());
+        }
         let key = key_hash(key);
         let record = objects[0];
         let mut body = None;

@@ -241,7 +241,9 @@ impl ProjectArchive {
     /// The object that has a SHA-256. What a record of protocol 2 says of it is compared before it is believed.
     pub(super) fn content_of(&self, sha256: &[u8; 32]) -> Result<Option<(ObjectId, u64)>> {
         let found = self.read(|transaction| arrivals::content(transaction, sha256))?;
-        let Some(content) = found else { return Ok(None) };
+        let Some(content) = found.filter(|found| !self.seen().store.erased().contains(&found.object)) else {
+            return Ok(None);
+        };
         let compared = || self.compared.lock().unwrap_or_else(PoisonError::into_inner);
         if !content.computed && !compared().contains(sha256) {
             let mut hash = Sha256::new();
@@ -271,18 +273,20 @@ impl ProjectArchive {
         let limit = limit.min(PAGE_ROWS_MAX);
         let found = self.read(|transaction| rows(transaction, resource, since, limit))?;
         let store = Arc::clone(&self.seen().store);
-        found
-            .into_iter()
-            .map(|(arrived, record)| Ok(PageRow { arrived, record: store.read(&record)? }))
-            .collect()
+        let mut rows = Vec::with_capacity(found.len());
+        for (arrived, record) in found {
+            // What is erased is told to nobody any more.
+            rows.extend(store.read_unless_erased(&record)?.map(|record| PageRow { arrived, record }));
+        }
+        Ok(rows)
     }
 
     /// The row under a key.
     pub(super) fn row_of(&self, resource: Resource, key: &str) -> Result<Option<PageRow>> {
         let found = self.read(|transaction| winners(transaction, resource, &[key_hash(key)]))?;
         let Some(winner) = found.into_iter().flatten().next() else { return Ok(None) };
-        let record = self.seen().store.read(&winner.record())?;
-        Ok(Some(PageRow { arrived: winner.arrived, record }))
+        let record = self.seen().store.read_unless_erased(&winner.record())?;
+        Ok(record.map(|record| PageRow { arrived: winner.arrived, record }))
     }
 
     /// Gives positions to own events that were appended before a crash and never acknowledged.

@@ -22,6 +22,7 @@ mod uploads;
 mod staging;
 mod items;
 mod archive;
+mod erases;
 mod commit;
 mod outgoing;
 mod legacy;

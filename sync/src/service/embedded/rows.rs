@@ -26,7 +26,7 @@ const VERSION: u8 = 1;
 /// The version of an org that has a quota.
 const VERSION_QUOTA: u8 = 2;
 /// Scopes in the order of their numbers.
-const SCOPES: [Scope; 4] = [Scope::Read, Scope::Write, Scope::ProjectsWrite, Scope::Admin];
+const SCOPES: [Scope; 5] = [Scope::Read, Scope::Write, Scope::ProjectsWrite, Scope::Admin, Scope::Erase];
 
 pub(super) fn encode_org(org: &Org) -> (Vec<u8>, Vec<u8>) {
     let mut encoder = Encoder::new();
@@ -91,7 +91,7 @@ pub(super) fn encode_token(token: &TokenRow, hash: &Hash) -> (Vec<u8>, Vec<u8>) 
     encoder.u32(length_u32(token.scopes.len()));
     for scope in &token.scopes {
         let number = SCOPES.iter().position(|known| known == scope).expect("the list has all scopes");
-        encoder.u8(u8::try_from(number).expect("there are four"));
+        encoder.u8(u8::try_from(number).expect("there are few"));
     }
     maybe_text(&mut encoder, token.name.as_deref());
     time(&mut encoder, token.created_at);

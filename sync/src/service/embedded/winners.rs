@@ -286,6 +286,18 @@ fn better(store: &Store, known: Option<&Winner>, arrival: &Arrival) -> Result<Op
 
 /// Whether a longer body starts with all of a shorter one. Parts that both share are not read.
 fn extends(store: &Store, longer: &BodyRef, shorter: &BodyRef) -> Result<bool> {
+    let erased = store.erased();
+    if erased.contains(&longer.id) || erased.contains(&shorter.id) {
+        return Ok(false);
+    }
+    let read = |id: &ObjectId| -> Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        store.copy_part_with(&[], id, &mut |part| {
+            bytes.extend_from_slice(part);
+            Ok(())
+        })?;
+        Ok(bytes)
+    };
     let (long, _) = store.leaves(&longer.id)?;
     let (short, _) = store.leaves(&shorter.id)?;
     let same = long.iter().zip(&short).take_while(|(long, short)| long == short).count();
@@ -294,11 +306,11 @@ fn extends(store: &Store, longer: &BodyRef, shorter: &BodyRef) -> Result<bool> {
     loop {
         if want.is_empty() {
             let Some(part) = short.next() else { return Ok(true) };
-            want = store.read(&part.id)?;
+            want = read(&part.id)?;
         }
         if have.is_empty() {
             let Some(part) = long.next() else { return Ok(false) };
-            have = store.read(&part.id)?;
+            have = read(&part.id)?;
         }
         let common = have.len().min(want.len());
         if have[..common] != want[..common] {

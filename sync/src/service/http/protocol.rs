@@ -24,6 +24,7 @@ use super::{blocking, panicked};
 use crate::limits::UPLOAD_CHUNK_BYTES_MAX;
 use crate::reconcile::Sketch;
 use crate::service::archive::{Bodies, Part, Reach};
+use crate::service::grant::Scope;
 use crate::wire::{
     ArrivalsBody, Caps, CommitRequest, Cursor, ErrorBody, FetchRequest, HoldsBody, HoldsRequest, PartWriter,
     ReconcileRequest, Symbol, SymbolsBody, encode_json,
@@ -153,10 +154,13 @@ pub(super) async fn commit(call: &mut Call) -> Answer {
     let archive = call.archive_v2().await?;
     let (body, turn) = taken(call, "the commit", CommitRequest::BYTES_MAX as u64).await?;
     let request = CommitRequest::decode(body.bytes()).map_err(|error| Refusal::body(&error))?;
-    let token = call.grant().token.clone();
+    let (token, may_erase) = (call.grant().token.clone(), call.grant().allows(Scope::Erase));
     let work = blocking(move || {
         let (_turn, _body) = (turn, body);
-        archive.commit(&token, &request.batch, &request.segments, &request.tips)
+        match may_erase {
+            true => archive.commit_erasing(&token, &request.batch, &request.segments, &request.tips),
+            false => archive.commit(&token, &request.batch, &request.segments, &request.tips),
+        }
     });
     let done = work.await?;
     let metrics = &call.state.metrics;
