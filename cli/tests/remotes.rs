@@ -394,9 +394,9 @@ fn show_masks_the_token_and_says_where_it_is() {
     assert_eq!(
         world.json(&["show", "origin"]),
         json!({"schema": "agent-trace/remote/1", "name": "origin", "url": SERVICE, "default": false, "known": false,
-            "unpushed": 0, "held_back": 0, "elsewhere": 0, "insecure_http": false, "problem": null,
+            "unpushed": 0, "held_back": 0, "elsewhere": 0, "insecure_http": false, "encrypted": false, "epoch": null, "problem": null,
             "service": {"base_url": "https://traces.example", "org": "acme", "project": "widgets", "gateway": false},
-            "token": {"from": "config", "variable": null, "masked": MASKED}, "bucket": null})
+            "token": {"from": "config", "variable": null, "masked": MASKED}, "bucket": null, "secret": null})
     );
     let check = |reference: Value, from: &str, masked: Value, words: &str| {
         let mut document = read(&world.data("remotes.json"));
