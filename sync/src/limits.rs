@@ -183,13 +183,13 @@ pub const BUCKET_TRIES_MAX: u32 = 6;
 /// Times that a file is sent to a bucket that says that it took it and has it not.
 pub const LOST_PUTS_MAX: u32 = 3;
 /// A segment up to this length goes to a bucket in one request.
-pub const PUT_BYTES_MAX: u64 = if cfg!(feature = "sim") { 64 << 10 } else { 16 << 20 };
+pub const PUT_BYTES_MAX: u64 = 16 << 20;
 /// The parts in which a longer one goes. S3 takes at most 10,000 of at least 5 MiB.
-pub const PART_BYTES: u64 = if cfg!(feature = "sim") { 32 << 10 } else { 8 << 20 };
+pub const PART_BYTES: u64 = 8 << 20;
 /// A small file in a bucket up to this length is read back after it was written, instead of only looked at.
 pub const READ_BACK_BYTES_MAX: u64 = 64 << 10;
 /// What is read at once of a file in a bucket of which a few bytes are wanted.
-pub const BLOCK_BYTES: u64 = if cfg!(feature = "sim") { 4 << 10 } else { 64 << 10 };
+pub const BLOCK_BYTES: u64 = 64 << 10;
 /// Such parts that are kept while the file is open.
 pub const BLOCKS_KEPT_MAX: usize = 4;
 /// How long what nothing refers to stays on a remote: longer than anybody pushes or pulls.
@@ -287,4 +287,4 @@ const _: () = assert!(
     KEYS_BYTES_MAX > (32 * KEY_EPOCHS_MAX + (KEY_MEMBER_BYTES_MAX + 4) * KEY_MEMBERS_MAX + 1024) as u64
 );
 const _: () = assert!(PART_BYTES <= PUT_BYTES_MAX);
-const _: () = assert!(cfg!(feature = "sim") || PART_BYTES >= 5 << 20);
+const _: () = assert!(PART_BYTES >= 5 << 20);

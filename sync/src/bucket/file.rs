@@ -15,7 +15,7 @@ use bytes::Bytes;
 use object_store::path::Path;
 
 use super::Inner;
-use crate::limits::{BLOCK_BYTES, BLOCKS_KEPT_MAX};
+use crate::limits::BLOCKS_KEPT_MAX;
 
 /// A file that is read by ranges.
 pub(super) struct Ranged {
@@ -37,7 +37,7 @@ impl Ranged {
             whole: OnceLock::new(),
         };
         if inner.has_ranges() {
-            match inner.range(&path, 0..BLOCK_BYTES)? {
+            match inner.range(&path, 0..inner.sizes.block)? {
                 Some(Some((first, bytes))) => {
                     let file = make(bytes);
                     file.keep(0, first);
@@ -85,7 +85,7 @@ impl Ranged {
         }
         let buffer = &mut buffer[..length];
         if self.whole.get().is_none() {
-            if length as u64 >= BLOCK_BYTES {
+            if length as u64 >= self.inner.sizes.block {
                 if let Some(bytes) = self.range(offset, offset + length as u64)? {
                     buffer.copy_from_slice(&bytes);
                     return Ok(length);
@@ -102,11 +102,12 @@ impl Ranged {
     }
 
     fn read_block(&self, buffer: &mut [u8], offset: u64) -> Result<Option<usize>> {
-        let index = offset / BLOCK_BYTES;
-        let start = index * BLOCK_BYTES;
+        let size = self.inner.sizes.block;
+        let index = offset / size;
+        let start = index * size;
         let block = match self.kept(index) {
             Some(block) => block,
-            None => match self.range(start, (start + BLOCK_BYTES).min(self.bytes))? {
+            None => match self.range(start, (start + size).min(self.bytes))? {
                 Some(block) => {
                     self.keep(index, block.clone());
                     block

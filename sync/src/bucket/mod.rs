@@ -33,7 +33,9 @@ use object_store::{GetOptions, GetRange, ObjectMeta, ObjectStore, ObjectStoreExt
 use tokio::runtime::Runtime;
 
 use crate::client::Tries;
-use crate::limits::{AT_ONCE_MAX, BUCKET_TRIES_MAX, LOST_PUTS_MAX, READ_BACK_BYTES_MAX};
+use crate::limits::{
+    AT_ONCE_MAX, BLOCK_BYTES, BUCKET_TRIES_MAX, LOST_PUTS_MAX, PART_BYTES, PUT_BYTES_MAX, READ_BACK_BYTES_MAX,
+};
 use crate::manifest::segment_key;
 use crate::transport::{Listed, Outlet, Standing, Transport, Upload, Version, is_aging};
 
@@ -62,6 +64,24 @@ struct Inner {
     ranges_break: AtomicBool,
     tags: Mutex<Tags>,
     at_once: usize,
+    sizes: Sizes,
+}
+
+/// How much goes or comes at once.
+#[derive(Clone, Copy)]
+struct Sizes {
+    /// What goes in one request; longer files go in parts.
+    put: u64,
+    /// Such a part.
+    part: u64,
+    /// What is read at once where a few bytes are wanted.
+    block: u64,
+}
+
+impl Sizes {
+    const USUAL: Sizes = Sizes { put: PUT_BYTES_MAX, part: PART_BYTES, block: BLOCK_BYTES };
+    /// So that small worlds come near them.
+    const SMALL: Sizes = Sizes { put: 64 << 10, part: 32 << 10, block: 4 << 10 };
 }
 
 /// What is known of the tags of a bucket: where two files have one, tags say nothing.
@@ -82,17 +102,17 @@ impl Bucket {
     pub fn open(env: &Env, url: &BucketUrl) -> Result<Bucket> {
         let pace = url.options().rate_bytes.map(|rate| Arc::new(Pace::new(rate)));
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
-        Bucket::with(env, url, Line::over_sockets(pace)?, runtime, AT_ONCE_MAX)
+        Bucket::with(env, url, Line::over_sockets(pace)?, runtime, (AT_ONCE_MAX, Sizes::USUAL))
     }
 
-    /// The same by another way than sockets, one thing after the other.
+    /// The same by another way than sockets, one thing after the other and in small parts.
     pub fn over(
         env: &Env,
         url: &BucketUrl,
         way: Arc<dyn object_store::client::HttpService>,
     ) -> Result<Bucket> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
-        Bucket::with(env, url, Line::over(way), runtime, 1)
+        Bucket::with(env, url, Line::over(way), runtime, (1, Sizes::SMALL))
     }
 
     fn with(
@@ -100,7 +120,7 @@ impl Bucket {
         url: &BucketUrl,
         line: Line,
         runtime: std::io::Result<Runtime>,
-        at_once: usize,
+        (at_once, sizes): (usize, Sizes),
     ) -> Result<Bucket> {
         let runtime = runtime.map_err(|error| Error::io("cannot prepare requests to a bucket", error))?;
         let store = open::open(url, &line)?;
@@ -115,6 +135,7 @@ impl Bucket {
             ranges_break: AtomicBool::new(false),
             tags: Mutex::default(),
             at_once,
+            sizes,
         };
         Ok(Bucket { inner: Arc::new(inner) })
     }

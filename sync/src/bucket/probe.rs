@@ -9,7 +9,7 @@ use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt, PutPayload};
 
 use super::{Bucket, Inner};
-use crate::limits::{BLOCK_BYTES, READ_BACK_BYTES_MAX};
+use crate::limits::READ_BACK_BYTES_MAX;
 use crate::transport::Transport;
 
 /// One promise, and whether it is kept.
@@ -53,7 +53,7 @@ impl Bucket {
         let path = inner.path(key);
         let mut promises = Vec::new();
         // Longer than a block, so that a range is a part.
-        let first: Bytes = (0..BLOCK_BYTES * 2).map(|at| (at * 31 % 251).to_le_bytes()[0]).collect();
+        let first: Bytes = (0..inner.sizes.block * 2).map(|at| (at * 31 % 251).to_le_bytes()[0]).collect();
         inner.put(&path, first.clone())?;
         let read = inner.read(key, first.len() as u64)?;
         let reads_back = read.as_ref().is_some_and(|(content, _)| *content == first);

@@ -14,7 +14,7 @@ use object_store::{ObjectStoreExt, PutPayload};
 
 use super::file::Spooled;
 use super::{Inner, Outcome};
-use crate::limits::{LOST_PUTS_MAX, PART_BYTES, PUT_BYTES_MAX};
+use crate::limits::LOST_PUTS_MAX;
 use crate::manifest::segment_key;
 use crate::transport::Upload;
 
@@ -66,7 +66,7 @@ pub(super) fn send_segment(
                 sent(count)
             }
         };
-        if bytes <= PUT_BYTES_MAX {
+        if bytes <= inner.sizes.put {
             let content = read_part(file, 0, bytes)?;
             if blake3::hash(&content).as_bytes() != id.as_bytes() {
                 return Err(damaged(id));
@@ -140,7 +140,7 @@ fn send_each_part(
     let mut parts = Vec::new();
     let mut at = 0;
     while at < bytes {
-        let length = (bytes - at).min(PART_BYTES);
+        let length = (bytes - at).min(inner.sizes.part);
         let part = read_part(file, at, length)?;
         hasher.update(&part);
         let number = parts.len();
